@@ -1,0 +1,8 @@
+"""See, verify and change the backward pass of real PyTorch models."""
+
+from manualbp import formulas as formulas
+from manualbp import functional as functional
+from manualbp import nn as nn
+from manualbp.formula import Formula as Formula
+
+__version__ = "0.1.0"

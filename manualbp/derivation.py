@@ -1,0 +1,257 @@
+"""From the signatures of a formula to the code that keeps its values and runs its rules."""
+
+from __future__ import annotations
+
+import itertools
+import linecache
+from collections.abc import Callable, Iterable
+from inspect import Parameter, signature
+from types import NoneType, UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from torch import Size, Tensor
+
+Method = Callable[..., Any]
+
+
+class Derivation(NamedTuple):
+    """What the signatures of a formula say, as two functions without a loop in them.
+
+    A layer of the document's network works for a few microseconds: a loop over rules would take
+    as long again. So the functions are written out, once, when the class is defined.
+    """
+
+    arguments: tuple[str, ...]
+    #: the arguments that have a rule
+    wanted: tuple[str, ...]
+    #: for each output, whether a rule asks for the gradient that arrives for it
+    asked: tuple[bool, ...]
+    #: whether all that is kept is sure to be a tensor or None
+    only_tensors: bool
+    #: keep(needs, *arguments, *outputs) → the values that the wanted gradients need, or None
+    keep: Method
+    #: gradients(needs, *incoming, *kept) → one gradient an argument, or None
+    gradients: Method
+    source: str
+
+
+def derive(cls: Any, base: type) -> Derivation:
+    """Read ``cls``, a subclass of ``base`` that states ``forward`` and ``grad_…``.
+
+    Raises:
+        TypeError: the signatures do not fit together; says which and how.
+    """
+    formula = _Reader(cls, base)
+    source = formula.write()
+    namespace = formula.namespace()
+    filename = f"<derived from {cls.__module__}.{cls.__qualname__}>"
+    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    exec(compile(source, filename, "exec"), namespace)
+    return Derivation(
+        formula.arguments,
+        tuple(formula.rules),
+        tuple(g in formula.asked for g in formula.incoming),
+        not cls.broadcasts and all(map(formula.surely_tensor, formula.kept)),
+        namespace["keep"],
+        namespace["gradients"],
+        source,
+    )
+
+
+def lineage(cls: type, base: type) -> list[type]:
+    """The classes that state a formula: its own and its ancestors' below ``base``."""
+    return list(itertools.takewhile(lambda c: c is not base, cls.__mro__))
+
+
+def unbroadcast(gradient: Tensor, shape: Size) -> Tensor:
+    """Sum a gradient over the axes along which its argument, of ``shape``, was stretched."""
+    return gradient if gradient.shape == shape else gradient.sum_to_size(shape)
+
+
+class _Reader:
+    """The names in the signatures of one formula, and where each of them comes from."""
+
+    def __init__(self, cls: Any, base: type) -> None:
+        self.cls = cls
+        stated: dict[str, Any] = {}
+        for ancestor in reversed(lineage(cls, base)):
+            stated |= vars(ancestor)
+        self.parameters = {
+            name: self._positional(name, value.__func__)
+            for name, value in stated.items()
+            if isinstance(value, staticmethod) and name not in _PROTOCOL
+        }
+        self.arguments = self.parameters.pop("forward")
+        self.outputs: tuple[str, ...] = cls.outputs
+        self.several = len(self.outputs) > 1
+        self.incoming = tuple(f"g_{o}" for o in self.outputs) if self.several else ("g",)
+        self.silent = {n for n in stated if n.startswith("grad_") and stated[n] is None}
+        self.rules = self._rules(stated)
+        #: what each rule needs of arguments and outputs, directly or through an intermediate
+        self.needs: dict[str, dict[str, None]] = {a: {} for a in self.rules}
+        #: each intermediate after those that it needs, with the arguments whose rules want it
+        self.intermediates: dict[str, dict[str, None]] = {}
+        self.asked: set[str] = set()
+        for argument, rule in self.rules.items():
+            self._trace(rule, argument, ())
+        for argument, rule in self.rules.items():
+            if rule in self.intermediates:  # another rule is stated by this one
+                self.intermediates[rule][argument] = None
+        used = {name for need in self.needs.values() for name in need}
+        self.kept = tuple(v for v in (*self.arguments, *self.outputs) if v in used)
+        self.kinds = _kinds(cls.forward)
+
+    def _positional(self, name: str, method: Method) -> tuple[str, ...]:
+        for p in signature(method).parameters.values():
+            if p.kind is not Parameter.POSITIONAL_OR_KEYWORD or p.default is not Parameter.empty:
+                raise TypeError(
+                    f"{self.cls.__name__}.{name} has the parameter '{p}', but a formula takes "
+                    f"plain parameters without defaults: state a default in the function that "
+                    f"calls apply"
+                )
+        return tuple(signature(method).parameters)
+
+    def _rules(self, stated: dict[str, Any]) -> dict[str, str]:
+        cls, forward = self.cls.__name__, ", ".join(self.arguments)
+        reserved = {"g", "delta", "needs", *self.outputs, *self.incoming} & {*self.arguments}
+        if reserved:
+            raise TypeError(
+                f"{cls}.forward({forward}) has an argument called '{min(reserved)}', a name that "
+                f"formulas use themselves: rename it"
+            )
+        rules = {}
+        for rule in (name for name in stated if name.startswith("grad_")):
+            argument = rule.removeprefix("grad_")
+            if argument not in self.arguments:
+                raise TypeError(
+                    f"{cls}.{rule} is a rule for '{argument}', which is not an argument of "
+                    f"{cls}.forward({forward})"
+                )
+            if rule in self.silent:
+                continue
+            if rule not in self.parameters:
+                raise TypeError(
+                    f"{cls}.{rule} must be a static method: put @staticmethod before it"
+                )
+            first = self.parameters[rule][:1]
+            if not self.several and first not in {("g",), ("delta",)}:
+                raise TypeError(
+                    f"{cls}.{rule}({', '.join(self.parameters[rule])}) must take the gradient that "
+                    f"arrives from above as its first parameter, called 'g' or 'delta'"
+                )
+            rules[argument] = rule
+        return {a: rules[a] for a in self.arguments if a in rules}
+
+    def _trace(self, method: str, argument: str, trail: tuple[str, ...]) -> None:
+        """Note what ``method`` needs on behalf of the rule of ``argument``."""
+        cls = self.cls.__name__
+        if method in trail:
+            raise TypeError(f"{cls}.{method} needs itself: {' ← '.join((*trail, method))}")
+        for name in self.parameters[method]:
+            if self._incoming(name) in self.incoming:
+                self.asked.add(self._incoming(name))
+            elif name in self.arguments or name in self.outputs:
+                self.needs[argument][name] = None
+            elif name in self.parameters:
+                self._trace(name, argument, (*trail, method))
+                self.intermediates.setdefault(name, {})[argument] = None
+            else:
+                raise TypeError(
+                    f"{cls}.{method} asks for '{name}', which is neither an argument of "
+                    f"{cls}.forward({', '.join(self.arguments)}), nor "
+                    f"{' or '.join(map(repr, self.outputs))}, nor another method of {cls}"
+                )
+
+    def _incoming(self, name: str) -> str:
+        return "g" if name == "delta" and not self.several else name
+
+    def surely_tensor(self, value: str) -> bool:
+        return value in self.outputs or self.kinds.get(value) is Tensor
+
+    # ------------------------------------------------------------------------------ writing
+
+    def write(self) -> str:
+        """``keep`` and ``gradients``, as Python."""
+        stretched = [a for a in self.rules if self.cls.broadcasts]
+        shapes = [f"shape_{a}" for a in stretched]
+        unpack = f"{''.join(f'need_{a}, ' for a in self.arguments)}= needs"
+        keep = [
+            f"{v} if {_any(a for a in self.rules if v in self.needs[a])} else None"
+            for v in self.kept
+        ]
+        keep += [f"{a}.shape if need_{a} and {a} is not None else None" for a in stretched]
+        # An argument that nobody thought of would otherwise be given no gradient in silence.
+        without = [
+            a for a in self.arguments if a not in self.rules and self.kinds.get(a) is not None
+        ]
+        without = [a for a in without if f"grad_{a}" not in self.silent]
+        shared = [
+            f"{name} = {self._call(name)} if {_any(users)} else None"
+            for name, users in self.intermediates.items()
+        ]
+        gradients = []
+        for argument in self.arguments:
+            rule = self.rules.get(argument)
+            value = rule if rule in self.intermediates else rule and self._call(rule)
+            if argument in stretched:
+                value = f"_unbroadcast({value}, shape_{argument})"
+            gradients.append(f"{value} if need_{argument} else None" if rule else "None")
+        return "\n".join(
+            [
+                _function(
+                    "keep", ("needs", *self.arguments, *self.outputs), unpack, *_returned(keep)
+                ),
+                _function(
+                    "gradients",
+                    ("needs", *self.incoming, *self.kept, *shapes),
+                    unpack,
+                    *(f"if need_{a}: _no_rule('{a}')" for a in without),
+                    *shared,
+                    *_returned(gradients),
+                ),
+            ]
+        )
+
+    def _call(self, method: str) -> str:
+        return f"_{method}({', '.join(map(self._incoming, self.parameters[method]))})"
+
+    def namespace(self) -> dict[str, Any]:
+        def no_rule(argument: str) -> None:
+            raise NotImplementedError(
+                f"{self.cls.__name__} has no rule for the gradient of '{argument}': pass "
+                f"{argument}.detach(), or subclass {self.cls.__name__} and write grad_{argument}"
+            )
+
+        methods = {f"_{name}": getattr(self.cls, name) for name in self.parameters}
+        return methods | {"_unbroadcast": unbroadcast, "_no_rule": no_rule}
+
+
+#: static methods of an ordinary Function: derived, or written by hand, but no part of a formula
+_PROTOCOL = {"setup_context", "backward", "apply", "jvp", "vmap"}
+
+
+def _any(users: Iterable[str]) -> str:
+    return " or ".join(f"need_{user}" for user in users)
+
+
+def _function(name: str, parameters: Iterable[str], *body: str) -> str:
+    return f"def {name}({', '.join(parameters)}):\n" + "".join(f"    {line}\n" for line in body)
+
+
+def _returned(values: Iterable[str]) -> list[str]:
+    return ["return (", *(f"    {value}," for value in values), ")"]
+
+
+def _kinds(forward: Method) -> dict[str, Any]:
+    """For each annotated parameter: Tensor (or None), None for anything but, Any for either."""
+    try:
+        hints = get_type_hints(forward)
+    except NameError:  # annotations that only a type checker can read: then nothing is known
+        hints = {}
+    kinds: dict[str, Any] = dict.fromkeys(signature(forward).parameters, Any)
+    for name, hint in hints.items():
+        union = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
+        options = [h for h in union if h is not Tensor and h is not NoneType]
+        tensor = Tensor in union
+        kinds[name] = Any if Any in union or (tensor and options) else Tensor if tensor else None
+    return kinds

@@ -1,0 +1,202 @@
+"""What a formula is, and the ways to run one."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.autograd import Function, forward_ad
+
+from manualbp.derivation import Derivation, derive, lineage
+
+
+class Formula(Function):
+    """A function stated as mathematics: a value, and one gradient rule for each argument.
+
+    A subclass writes static methods and nothing else::
+
+        forward(<arguments>)       the value, in torch operations
+        grad_<argument>(g, ...)    ∂C/∂<argument>, where g is ∂C/∂output
+
+    The signature of a rule is its save list. Its first parameter is the gradient that arrives
+    from above, called ``g`` (or ``delta`` where the output is a weighted sum z); every other
+    parameter is, by name,
+
+    - an argument of ``forward``, tensor or not, or its ``output``;
+    - another static method of the class: an intermediate that rules share. Its own parameters
+      are found in the same way, and it runs once in a backward pass however many rules want it.
+
+    Inputs and outputs are all that can be saved, and only those that a wanted gradient needs are;
+    so a rule is itself a function that can be differentiated, and second order is right.
+
+    ``apply(*arguments)`` runs the formula: as a lean Function in eager mode, in the
+    ``setup_context`` form, with its tangents, under ``torch.func`` and forward-mode AD, in the
+    form that Dynamo traces under ``torch.compile``. A backward pass runs under the autocast of
+    its forward pass.
+
+    Attributes:
+        outputs: names of what ``forward`` returns. With several names ``forward`` returns a
+            tuple, and the gradient that arrives for ``<name>`` is the parameter ``g_<name>``.
+            An output whose gradient no rule asks for is marked as not differentiable.
+        broadcasts: True where the arguments with a rule are tensors that broadcast against one
+            another. Each gradient is then summed over the axes along which its argument was
+            stretched.
+        derivation: what was read off the signatures; ``derivation.source`` is readable code.
+
+    An argument without a rule has no gradient: if one is asked for, the backward pass raises
+    ``NotImplementedError``. ``grad_<argument> = None`` says instead that the cost is taken not to
+    depend on it. A class that writes its own ``backward`` is left an ordinary ``Function``. To
+    change a rule, subclass a formula and write that rule anew.
+
+    Raises:
+        TypeError: when the class is defined, for a rule of an argument that ``forward`` does not
+            have, or for one that asks for something that is none of the above.
+    """
+
+    outputs: ClassVar[tuple[str, ...]] = ("output",)
+    broadcasts: ClassVar[bool] = False
+    derivation: ClassVar[Derivation | None] = None
+    generate_vmap_rule = True
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        ancestors = lineage(cls, Formula)
+        if not any("forward" in vars(a) for a in ancestors):
+            return  # a family of formulas, without a value of its own
+        author = next((a for a in ancestors if "backward" in vars(a)), None)
+        if author is None or vars(author).get("derivation"):
+            cls.derivation = derive(cls, Formula)
+            for name, function in _functions(cls).items():
+                setattr(cls, name, staticmethod(function))
+        else:
+            cls.derivation = None
+            cls.apply = super().apply
+
+
+def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
+    """``setup_context``, ``backward`` and ``apply`` of a formula.
+
+    ``apply`` is the cheapest way to run it that is right where it is called. Dynamo does not look
+    into it: to Dynamo ``apply`` means the class's own forward, setup_context and backward, and it
+    refuses a class that has a ``jvp``. Hence two further Functions, which only ``apply`` knows.
+    """
+    assert cls.derivation is not None
+    arguments, wanted, asked, only_tensors, keep, gradients, _ = cls.derivation
+    forward, arity = cls.forward, len(arguments)
+    several = len(asked) > 1
+    # A zero gradient is made up for an output that went unused only where a rule sums over several.
+    materialize = sum(asked) > 1 or not several
+
+    def note(ctx: Any, arguments: tuple[Any, ...], output: Any) -> None:
+        outputs = output if several else (output,)
+        kept = keep(ctx.needs_input_grad, *arguments, *outputs)
+        if only_tensors:
+            ctx.save_for_backward(*kept)
+        else:
+            ctx.save_for_backward(*map(_tensor, kept))
+            ctx.options = tuple(map(_option, kept))
+        if several:
+            ctx.mark_non_differentiable(
+                *(o for o, differentiable in zip(outputs, asked, strict=True) if not differentiable)
+            )
+            ctx.set_materialize_grads(materialize)
+
+    def kept_by(ctx: Any) -> tuple[Any, ...]:
+        if only_tensors:
+            return ctx.saved_tensors
+        pairs = zip(ctx.saved_tensors, ctx.options, strict=True)
+        return tuple(option if tensor is None else tensor for tensor, option in pairs)
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        note(ctx, inputs, output)
+        ctx.autocast = _autocast(output[0] if several else output)
+
+    def backward(ctx: Any, *incoming: Tensor | None) -> tuple[Tensor | None, ...]:
+        if not materialize and incoming[asked.index(True)] is None:
+            return (None,) * arity
+        if ctx.autocast:
+            with torch.autocast(*ctx.autocast):
+                return gradients(ctx.needs_input_grad, *incoming, *kept_by(ctx))
+        return gradients(ctx.needs_input_grad, *incoming, *kept_by(ctx))
+
+    # ------------------------------------------------------------------ eager: the lean Function
+
+    def lean_forward(ctx: Any, *arguments: Any) -> Any:
+        output = forward(*arguments)
+        note(ctx, arguments, output)
+        ctx.autocast = _any_autocast() and _autocast(output[0] if several else output)
+        return output
+
+    # ------------------------------------------------------ torch.func and forward mode: the dual
+
+    def setup_dual(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        setup_context(ctx, inputs, output)
+        outputs = output if several else (output,)
+        kept = keep((True,) * arity, *inputs, *outputs)
+        ctx.save_for_forward(*map(_tensor, kept), *outputs)
+        ctx.all_options = tuple(map(_option, kept))
+
+    def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
+        """The tangent of the output: the transpose of the rules, which are linear in g."""
+        saved = ctx.saved_tensors
+        tensors, outputs = saved[: -len(asked)], saved[-len(asked) :]
+        kept = [o if t is None else t for t, o in zip(tensors, ctx.all_options, strict=True)]
+        needs = tuple(
+            a in wanted and t is not None for a, t in zip(arguments, tangents, strict=True)
+        )
+
+        def pull(*g: Tensor) -> tuple[Tensor, ...]:
+            arriving = iter(g)
+            incoming = (next(arriving) if a else None for a in asked)
+            pulled = gradients(needs, *incoming, *kept)
+            return tuple(p for p, need in zip(pulled, needs, strict=True) if need)
+
+        zeros = (torch.zeros_like(o) for o, a in zip(outputs, asked, strict=True) if a)
+        transpose = torch.func.vjp(pull, *zeros)[1]
+        pushed = iter(transpose(tuple(t for t, need in zip(tangents, needs, strict=True) if need)))
+        result = tuple(next(pushed) if a else None for a in asked)
+        return result if several else result[0]
+
+    lean = _function(cls, forward=lean_forward, backward=backward)
+    dual = _function(cls, forward=forward, setup_context=setup_dual, backward=backward, jvp=jvp)
+    # The C++ apply itself: its Python layer serves only the setup_context form.
+    lean_apply = super(Function, lean).apply
+    dual_apply: Callable[..., Any] = dual.apply
+
+    def apply(*arguments: Any) -> Any:
+        if _transforms_active() or forward_ad._current_level >= 0:
+            return dual_apply(*arguments)
+        if _grad_enabled():
+            return lean_apply(*arguments)
+        return forward(*arguments)
+
+    return {"setup_context": setup_context, "backward": backward, "apply": apply}
+
+
+def _function(cls: type[Formula], **methods: Callable[..., Any]) -> Any:
+    """An ordinary Function under the formula's own name, which ``grad_fn`` then bears."""
+    namespace: dict[str, Any] = {name: staticmethod(method) for name, method in methods.items()}
+    namespace |= {"__module__": cls.__module__, "__doc__": cls.__doc__}
+    namespace |= {"formula": cls, "generate_vmap_rule": True}
+    return types.new_class(cls.__name__, (Function,), exec_body=lambda body: body.update(namespace))
+
+
+_transforms_active = torch._C._are_functorch_transforms_active
+_any_autocast = torch._C._is_any_autocast_enabled
+_grad_enabled = torch.is_grad_enabled
+
+
+def _autocast(output: Tensor) -> tuple[str, torch.dtype] | None:
+    device = output.device.type
+    return (device, torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None
+
+
+def _tensor(value: Any) -> Tensor | None:
+    return value if isinstance(value, Tensor) else None
+
+
+def _option(value: Any) -> Any:
+    return None if isinstance(value, Tensor) else value

@@ -1,0 +1,39 @@
+"""The weighted sum."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from manualbp.formula import Formula
+
+
+class Linear(Formula):
+    """z = a Wᵀ + b
+
+    ∂C/∂a = δ W
+    ∂C/∂W = δᵀ a
+    ∂C/∂b = Σₙ δₙ
+    """
+
+    @staticmethod
+    def forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return torch.nn.functional.linear(input, weight, bias)
+
+    @staticmethod
+    def grad_input(delta: Tensor, weight: Tensor) -> Tensor:
+        return delta @ weight
+
+    @staticmethod
+    def grad_weight(delta: Tensor, input: Tensor) -> Tensor:
+        return _rows(delta).mT @ _rows(input)
+
+    @staticmethod
+    def grad_bias(delta: Tensor) -> Tensor:
+        return _rows(delta).sum(0)
+
+
+def _rows(t: Tensor) -> Tensor:
+    """Every batch axis collapsed into one: (*, features) → (N, features)."""
+    # Not reshape(-1, …), which cannot tell N when there are no features.
+    return t if t.dim() == 2 else t.flatten(0, -2) if t.dim() > 2 else t.unsqueeze(0)

@@ -1,0 +1,23 @@
+"""The same numbers in another shape."""
+
+from __future__ import annotations
+
+from torch import Size, Tensor
+
+from manualbp.formula import Formula
+
+
+class Flatten(Formula):
+    """a = z, its axes start … end as one
+
+    ∂C/∂z = g, in the shape of z
+    """
+
+    @staticmethod
+    def forward(input: Tensor, start_dim: int, end_dim: int, shape: Size) -> Tensor:
+        return input.flatten(start_dim, end_dim)
+
+    @staticmethod
+    def grad_input(g: Tensor, shape: Size) -> Tensor:
+        # The shape is an argument of its own so that the values need not be kept.
+        return g.reshape(shape)

@@ -1,0 +1,10 @@
+"""Layers that only change the shape."""
+
+from torch import Tensor, nn
+
+from manualbp import functional as F
+
+
+class Flatten(nn.Flatten):
+    def forward(self, input: Tensor) -> Tensor:
+        return F.flatten(input, self.start_dim, self.end_dim)
