@@ -26,6 +26,8 @@ class Derivation(NamedTuple):
     wanted: tuple[str, ...]
     #: for each output, whether a rule asks for the gradient that arrives for it
     asked: tuple[bool, ...]
+    #: the places of the arguments that can be tensors
+    tensors: tuple[int, ...]
     #: whether all that is kept is sure to be a tensor or None
     only_tensors: bool
     #: keep(needs, *arguments, *outputs) → the values that the wanted gradients need, or None
@@ -50,7 +52,8 @@ def derive(cls: Any, base: type) -> Derivation:
     return Derivation(
         formula.arguments,
         tuple(formula.rules),
-        tuple(g in formula.asked for g in formula.incoming),
+        tuple(g in formula.asked or not formula.rules for g in formula.incoming),
+        tuple(i for i, a in enumerate(formula.arguments) if formula.kinds.get(a) is not None),
         not cls.broadcasts and all(map(formula.surely_tensor, formula.kept)),
         namespace["keep"],
         namespace["gradients"],

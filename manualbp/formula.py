@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import types
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import Any, ClassVar
 
 import torch
@@ -84,7 +85,7 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
     refuses a class that has a ``jvp``. Hence two further Functions, which only ``apply`` knows.
     """
     assert cls.derivation is not None
-    arguments, wanted, asked, only_tensors, keep, gradients, _ = cls.derivation
+    arguments, wanted, asked, _, only_tensors, keep, gradients, _ = cls.derivation
     forward, arity = cls.forward, len(arguments)
     several = len(asked) > 1
     # A zero gradient is made up for an output that went unused only where a rule sums over several.
@@ -112,13 +113,13 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         note(ctx, inputs, output)
-        ctx.autocast = _autocast(output[0] if several else output)
+        ctx.autocast = autocast_of(output[0] if several else output)
 
     def backward(ctx: Any, *incoming: Tensor | None) -> tuple[Tensor | None, ...]:
         if not materialize and incoming[asked.index(True)] is None:
             return (None,) * arity
-        if ctx.autocast:
-            with torch.autocast(*ctx.autocast):
+        if ctx.autocast or _any_autocast():
+            with as_in_forward(ctx.autocast, next(g for g in incoming if g is not None)):
                 return gradients(ctx.needs_input_grad, *incoming, *kept_by(ctx))
         return gradients(ctx.needs_input_grad, *incoming, *kept_by(ctx))
 
@@ -127,7 +128,7 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
     def lean_forward(ctx: Any, *arguments: Any) -> Any:
         output = forward(*arguments)
         note(ctx, arguments, output)
-        ctx.autocast = _any_autocast() and _autocast(output[0] if several else output)
+        ctx.autocast = autocast_of(output[0] if several else output) if _any_autocast() else None
         return output
 
     # ------------------------------------------------------ torch.func and forward mode: the dual
@@ -170,7 +171,8 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
         if _transforms_active() or forward_ad._current_level >= 0:
             return dual_apply(*arguments)
         if _grad_enabled():
-            return lean_apply(*arguments)
+            record = recorder.get()
+            return lean_apply(*arguments) if record is None else record(cls, arguments)
         return forward(*arguments)
 
     return {"setup_context": setup_context, "backward": backward, "apply": apply}
@@ -184,14 +186,24 @@ def _function(cls: type[Formula], **methods: Callable[..., Any]) -> Any:
     return types.new_class(cls.__name__, (Function,), exec_body=lambda body: body.update(namespace))
 
 
+#: what notes the formulas that are called in this context instead of autograd; see manualbp.tape
+recorder: ContextVar[Callable[[type[Formula], tuple[Any, ...]], Any] | None]
+recorder = ContextVar("recorder", default=None)
+
 _transforms_active = torch._C._are_functorch_transforms_active
 _any_autocast = torch._C._is_any_autocast_enabled
 _grad_enabled = torch.is_grad_enabled
 
 
-def _autocast(output: Tensor) -> tuple[str, torch.dtype] | None:
+def autocast_of(output: Tensor) -> torch.dtype | None:
+    """The dtype of the autocast under which ``output`` was computed, if there was one."""
     device = output.device.type
-    return (device, torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else None
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def as_in_forward(autocast: torch.dtype | None, g: Tensor) -> torch.autocast:
+    """The autocast of the forward pass, which :func:`autocast_of` noted, for its backward pass."""
+    return torch.autocast(g.device.type, autocast, enabled=autocast is not None)
 
 
 def _tensor(value: Any) -> Tensor | None:

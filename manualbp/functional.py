@@ -16,6 +16,7 @@ from torch.nn import functional as torch_functional
 
 from manualbp import formulas
 from manualbp.formula import Formula
+from manualbp.tape import overwrite
 
 __all__ = [
     "binary_cross_entropy_with_logits",
@@ -40,7 +41,13 @@ __all__ = [
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """z = a Wᵀ + b: input (\\*, in), weight (out, in), bias (out) → (\\*, out)."""
+    """z = a Wᵀ + b: input (\\*, in), weight (out, in), bias (out) → (\\*, out).
+
+    A weight (in,) is one row, and its axis of outputs is left out of the result.
+    """
+    if weight.dim() == 1:
+        row = linear(input, weight.unsqueeze(0), None if bias is None else bias.reshape(1))
+        return row.squeeze(-1)
     return formulas.Linear.apply(input, weight, bias)
 
 
@@ -229,7 +236,7 @@ def _inplace(formula: type[Formula], input: Tensor, *options: float) -> Tensor:
     """torch's ``inplace``: the value takes the place of ``input``, which is returned."""
     # A formula is a function of its inputs, so it gets a copy that nobody overwrites.
     output = formula.apply(input.clone(), *options)
-    return input.copy_(output[0] if isinstance(output, tuple) else output)
+    return overwrite(input, output[0] if isinstance(output, tuple) else output)
 
 
 def _along(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -36,4 +38,4 @@ class Linear(Formula):
 def _rows(t: Tensor) -> Tensor:
     """Every batch axis collapsed into one: (*, features) → (N, features)."""
     # Not reshape(-1, …), which cannot tell N when there are no features.
-    return t if t.dim() == 2 else t.flatten(0, -2) if t.dim() > 2 else t.unsqueeze(0)
+    return t if t.dim() == 2 else t.reshape(math.prod(t.shape[:-1]), t.shape[-1])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Size, Tensor
 
 from manualbp.formula import Formula
@@ -15,7 +16,11 @@ class Flatten(Formula):
 
     @staticmethod
     def forward(input: Tensor, start_dim: int, end_dim: int, shape: Size) -> Tensor:
-        return input.flatten(start_dim, end_dim)
+        a = input.flatten(start_dim, end_dim)
+        # Autograd lets nobody write into a view that a Function returned, as relu_ may want to.
+        if torch.compiler.is_compiling() or not (input.requires_grad and a._is_view()):
+            return a
+        return a.clone()
 
     @staticmethod
     def grad_input(g: Tensor, shape: Size) -> Tensor:
