@@ -1,0 +1,1 @@
+"""Training through Lightning: data, classifier, console and command line."""

@@ -1,0 +1,226 @@
+"""MNIST from the repository's own files, held in memory and handed out by the batch."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torchvision.datasets import MNIST  # type: ignore[import-untyped]
+
+from manualbp.training.errors import UserError
+
+FILES = {  # name: (bytes, md5)
+    "train-images-idx3-ubyte.gz": (9_912_422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
+    "train-labels-idx1-ubyte.gz": (28_881, "d53e105ee54ea40749a09fcbcd1e9432"),
+    "t10k-images-idx3-ubyte.gz": (1_648_877, "9fb629c4189551a2d022fa330f9573f3"),
+    "t10k-labels-idx1-ubyte.gz": (4_542, "ec29112dd5afa0611ce80d1b7f02629c"),
+}
+MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
+REPOSITORY_DATA = Path(__file__).resolve().parents[2] / "data"
+
+
+class DataError(UserError):
+    """A data file that is missing or not what it should be."""
+
+
+def verify(root: Path) -> None:
+    """Raise `DataError`, naming the file and the mend, unless all four files are the originals."""
+    raw = root / "MNIST" / "raw"
+    mend = (
+        "git checkout -- data/MNIST/raw"
+        if root == REPOSITORY_DATA
+        else "--data.root <the folder that holds MNIST/raw>"
+    )
+    for name, (size, md5) in FILES.items():
+        path = raw / name
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            found = "it is missing" if isinstance(error, FileNotFoundError) else str(error.strerror)
+        else:
+            found_md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
+            if found_md5 == md5:
+                continue
+            kind = "truncated" if len(content) < size else "corrupt"
+            found = f"it is {kind}: {len(content):,} bytes, md5 {found_md5}"
+        raise DataError(
+            f"cannot read MNIST from {path}\n"
+            f"  found:    {found}\n"
+            f"  expected: {size:,} bytes, md5 {md5}\n"
+            f"  mend:     {mend}\n"
+            f"            or save {MIRROR}{name} as that file"
+        )
+
+
+def load(root: Path, train: bool) -> tuple[Tensor, Tensor]:
+    """Images (N, 1, 28, 28) with pixels in [0, 1], and labels (N,).
+
+    The files are unpacked into a temporary folder that is gone afterwards: an interrupted run
+    leaves nothing half-made that a later one could trust, and `root` may be read-only.
+    """
+    with tempfile.TemporaryDirectory(prefix="manualbp-") as folder:
+        unpacked = Path(folder) / "MNIST" / "raw"
+        unpacked.mkdir(parents=True)
+        for name in FILES:
+            with open(unpacked / name.removesuffix(".gz"), "wb") as target:
+                # torchvision wants to see all four files, and reads two.
+                if name.startswith("train") == train:
+                    with gzip.open(root / "MNIST" / "raw" / name) as source:
+                        shutil.copyfileobj(source, target)
+        dataset = MNIST(folder, train=train, download=False)
+    return dataset.data.unsqueeze(1).float().div_(255), dataset.targets
+
+
+class Order:
+    """Which examples one process sees in one epoch, and in which order.
+
+    Every epoch has its own shuffle, a function of `seed` and the epoch alone; the processes share
+    it and each takes every `world_size`-th example. When shuffling, all get equally many.
+    """
+
+    def __init__(
+        self, total: int, shuffle: bool = False, seed: int = 0, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.total, self.shuffle, self.seed = total, shuffle, seed
+        self.rank, self.world_size = rank, world_size
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        extra = 0 if self.shuffle else self.total % self.world_size > self.rank
+        return self.total // self.world_size + extra
+
+    def indices(self) -> Tensor:
+        if not self.shuffle:
+            return torch.arange(self.rank, self.total, self.world_size)
+        # Apart by more than there are epochs, within the 32 bits that a CPU generator looks at.
+        seed = (self.seed * 1_000_003 + self.epoch) % 2**32
+        generator = torch.Generator().manual_seed(seed)
+        order = torch.randperm(self.total, generator=generator)
+        return order[self.rank :: self.world_size][: len(self)]
+
+
+class Batches:
+    """Tensors indexed by the batch: a loader without workers, collation or copies to the device.
+
+    Lightning sets the epoch through `sampler`, and saves `state_dict` in its checkpoints, so that
+    a run stopped in the middle of an epoch goes on with the batch after the last one it saw.
+    """
+
+    batch_sampler = None  # which Lightning looks for beside a sampler
+
+    def __init__(
+        self, images: Tensor, labels: Tensor, batch_size: int, order: Order | None = None
+    ) -> None:
+        self.images, self.labels, self.batch_size = images, labels, batch_size
+        self.sampler = order or Order(len(labels))
+        self.done = 0
+        self.resume: dict[str, int] | None = None
+
+    def __len__(self) -> int:
+        # A ragged last batch is dropped only where the next shuffle will bring its examples back.
+        whole, rest = divmod(len(self.sampler), self.batch_size)
+        return whole + (rest > 0 and not self.sampler.shuffle)
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        at, self.resume = self.resume, None
+        self.done = at["batch"] if at and at["epoch"] == self.sampler.epoch else 0
+        order = self.sampler.indices().to(self.labels.device)
+        for start in range(self.done * self.batch_size, len(order), self.batch_size):
+            if self.done == len(self):
+                break
+            index = order[start : start + self.batch_size]
+            self.done += 1
+            yield self.images[index], self.labels[index]
+
+    def state_dict(self) -> dict[str, int]:
+        return {"epoch": self.sampler.epoch, "batch": self.done}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self.resume = state
+
+
+class MNISTDataModule(pl.LightningDataModule):
+    """MNIST: 55,000 examples to train on, 5,000 to choose by, 10,000 to test once.
+
+    Args:
+        batch_size: examples a step (of each process, when there are several).
+        eval_batch_size: examples a step of validation and test; changes the speed alone.
+        root: folder that holds `MNIST/raw/*.gz`; by default the repository's own `data`.
+        val_size: how many of the 60,000 training examples are set aside for validation.
+        split_seed: decides which ones; independent of the seed of the run.
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 32,
+        eval_batch_size: int = 1000,
+        root: str | None = None,
+        val_size: int = 5000,
+        split_seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1 or eval_batch_size < 1:
+            raise UserError(
+                f"batch sizes must be at least 1, got {batch_size} and {eval_batch_size}"
+            )
+        if not 0 < val_size < 60_000:
+            raise UserError(f"data.val_size must lie between 1 and 59,999, got {val_size}")
+        self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
+        self.root = Path(root).expanduser().absolute() if root else REPOSITORY_DATA
+        self.val_size, self.split_seed = val_size, split_seed
+        # The seed of the run, which is the same in every process.
+        self.seed = torch.initial_seed()
+        self.parts: dict[str, tuple[Tensor, Tensor]] = {}
+
+    def setup(self, stage: str | None = None) -> None:
+        if not self.parts:
+            verify(self.root)
+        if stage in (None, "fit", "validate") and "train" not in self.parts:
+            images, labels = load(self.root, train=True)
+            generator = torch.Generator().manual_seed(self.split_seed)
+            order = torch.randperm(len(labels), generator=generator)
+            val, train = order[: self.val_size], order[self.val_size :]
+            self.parts["train"] = self._place(images[train], labels[train])
+            self.parts["val"] = self._place(images[val], labels[val])
+        if stage in (None, "test") and "test" not in self.parts:
+            self.parts["test"] = self._place(*load(self.root, train=False))
+
+    def train_dataloader(self) -> Batches:
+        return self._batches("train", self.batch_size, shuffle=True)
+
+    def val_dataloader(self) -> Batches:
+        return self._batches("val", self.eval_batch_size)
+
+    def test_dataloader(self) -> Batches:
+        return self._batches("test", self.eval_batch_size)
+
+    def transfer_batch_to_device(
+        self, batch: tuple[Tensor, Tensor], device: torch.device, dataloader_idx: int
+    ) -> tuple[Tensor, Tensor]:
+        return batch  # is there already
+
+    def _batches(self, part: str, batch_size: int, shuffle: bool = False) -> Batches:
+        images, labels = self.parts[part]
+        rank, world_size = (
+            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        )
+        order = Order(len(labels), shuffle, self.seed, rank, world_size)
+        if shuffle and len(order) < batch_size:
+            raise UserError(
+                f"data.batch_size is {batch_size}, but there are {len(order)} training examples"
+            )
+        return Batches(images, labels, batch_size, order)
+
+    def _place(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        return images.to(device), labels.to(device)

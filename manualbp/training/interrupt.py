@@ -1,0 +1,56 @@
+"""Ctrl-C: finish the step, save, and stop where a later run can go on."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytorch_lightning as pl
+
+
+class SaveOnInterrupt(pl.Callback):
+    """The first Ctrl-C saves `last.ckpt` at the end of the step; a second one stops at once."""
+
+    def __init__(self) -> None:
+        self.asked = False
+        self.saved: Path | None = None
+        self.before: Any = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self.before = signal.signal(signal.SIGINT, self._ask)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        if self.asked:
+            self._stop(trainer)
+
+    def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if self.asked:
+            self._stop(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        self._restore()
+
+    def on_exception(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException
+    ) -> None:
+        self._restore()
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        self.asked = True
+        signal.signal(number, signal.default_int_handler)
+
+    def _stop(self, trainer: pl.Trainer) -> None:
+        checkpoint = trainer.checkpoint_callback
+        if isinstance(checkpoint, pl.callbacks.ModelCheckpoint) and checkpoint.dirpath:
+            self.saved = Path(checkpoint.dirpath) / "last.ckpt"
+            trainer.save_checkpoint(self.saved)
+        raise KeyboardInterrupt
+
+    def _restore(self) -> None:
+        if self.before is not None:
+            signal.signal(signal.SIGINT, self.before)
+            self.before = None
