@@ -1,0 +1,29 @@
+"""One table of cases × one list of properties."""
+
+import pytest
+from cases import CASES, Case
+from properties import PROPERTIES, on_cuda, precise, saturated, special_values
+
+
+def applies(case: Case, holds) -> bool:
+    if holds in (special_values, precise, saturated) and not case.special:
+        return False
+    return holds.__name__ not in case.without
+
+
+@pytest.mark.parametrize(
+    ("case", "holds"),
+    [
+        pytest.param(
+            case,
+            holds,
+            id=f"{holds.__name__}-{case}",
+            marks=[pytest.mark.cuda] if holds is on_cuda else [],
+        )
+        for case in CASES
+        for holds in PROPERTIES
+        if applies(case, holds)
+    ],
+)
+def test_formula(case, holds):
+    holds(case)

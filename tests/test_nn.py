@@ -1,0 +1,288 @@
+"""manualbp.nn stands in for torch.nn: built, saved, loaded, copied, trained alike."""
+
+import copy
+import gzip
+import inspect
+import io
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from cases import classes, probabilities, real, uniform
+from properties import SHARP, random_like
+from torch.testing import assert_close
+
+from manualbp import nn
+
+MNIST = Path(__file__).parents[1] / "data" / "MNIST" / "raw"
+NUMBERS = real(4, 3)
+WEIGHT = torch.tensor([0.5, 1.5, 2.0], dtype=torch.double)
+
+#: constructor arguments, keyword arguments, and what goes in
+ROWS = [
+    ("Linear", (3, 5), {}, (NUMBERS,)),
+    ("Linear", (3, 5), {"bias": False}, (NUMBERS,)),
+    ("Linear", (), {"in_features": 3, "out_features": 5, "dtype": torch.double}, (NUMBERS,)),
+    ("Identity", (), {}, (NUMBERS,)),
+    ("Identity", (54,), {"unused": 0.1}, (NUMBERS,)),
+    ("Sigmoid", (), {}, (NUMBERS,)),
+    ("Tanh", (), {}, (NUMBERS,)),
+    ("ReLU", (), {}, (NUMBERS,)),
+    ("LeakyReLU", (), {}, (NUMBERS,)),
+    ("LeakyReLU", (0.3,), {}, (NUMBERS,)),
+    ("ELU", (), {"alpha": 0.5}, (NUMBERS,)),
+    ("GELU", (), {}, (NUMBERS,)),
+    ("GELU", ("tanh",), {}, (NUMBERS,)),
+    ("SiLU", (), {}, (NUMBERS,)),
+    ("Softplus", (), {"beta": 2, "threshold": 1.0}, (NUMBERS,)),
+    ("Softmax", (1,), {}, (NUMBERS,)),
+    ("LogSoftmax", (), {"dim": 0}, (NUMBERS,)),
+    ("Dropout", (), {}, (NUMBERS,)),
+    ("Dropout", (0.2,), {}, (NUMBERS,)),
+    ("Flatten", (), {}, (real(2, 3, 4),)),
+    ("Flatten", (0, 1), {}, (real(2, 3, 4),)),
+    ("MSELoss", (), {}, (NUMBERS, real(4, 3))),
+    ("MSELoss", (), {"reduction": "sum"}, (NUMBERS, real(4, 3))),
+    ("CrossEntropyLoss", (), {}, (NUMBERS, classes(3, 4))),
+    ("CrossEntropyLoss", (), {"label_smoothing": 0.1}, (NUMBERS, classes(3, 4))),
+    ("CrossEntropyLoss", (), {"weight": WEIGHT}, (NUMBERS, probabilities(4, 3))),
+    ("CrossEntropyLoss", (), {"ignore_index": 1, "reduction": "none"}, (NUMBERS, classes(3, 4))),
+    ("NLLLoss", (), {}, (NUMBERS, classes(3, 4))),
+    ("NLLLoss", (WEIGHT,), {"ignore_index": 1}, (NUMBERS, classes(3, 4))),
+    ("BCEWithLogitsLoss", (), {}, (NUMBERS, uniform(0, 1, 4, 3))),
+    (
+        "BCEWithLogitsLoss",
+        (),
+        {"pos_weight": WEIGHT},
+        (NUMBERS, uniform(0, 1, 4, 3)),
+    ),
+]
+
+
+@pytest.fixture(params=ROWS, ids=[f"{row[0]}-{i}" for i, row in enumerate(ROWS)])
+def pair(request):
+    """Ours and torch's, built alike from the same seed, and inputs for both."""
+    name, arguments, options, makes = request.param
+    built = []
+    for library in (nn, torch.nn):
+        torch.manual_seed(0)
+        built.append(getattr(library, name)(*arguments, **options).double())
+    generator = torch.Generator().manual_seed(0)
+    inputs = [make(generator) for make in makes]
+    return *built, [inputs[0].requires_grad_(), *inputs[1:]]
+
+
+def run(module, inputs):
+    """The output, and the gradients of everything that has one."""
+    torch.manual_seed(0)
+    output = module(*inputs)
+    return output, *torch.autograd.grad(
+        output, [inputs[0], *module.parameters()], random_like(output)
+    )
+
+
+def test_every_module_is_here():
+    modules = {name for name, m in vars(nn).items() if inspect.isclass(m)}
+    assert modules - {row[0] for row in ROWS} == {"SquaredError"}
+
+
+def test_value_and_gradients(pair):
+    ours, theirs, inputs = pair
+    assert_close(run(ours, inputs), run(theirs, inputs), **SHARP)
+
+
+def test_in_evaluation(pair):
+    ours, theirs, inputs = pair
+    assert_close(run(ours.eval(), inputs), run(theirs.eval(), inputs), **SHARP)
+
+
+def test_it_is_a_torch_module(pair):
+    ours, theirs, _ = pair
+    assert isinstance(ours, type(theirs))
+    assert repr(ours) == repr(theirs)
+
+
+def test_state_dict_loads_both_ways(pair):
+    """Strictly, and the same initial values come from the same seed."""
+    ours, theirs, _ = pair
+    assert_close(ours.state_dict(), theirs.state_dict(), rtol=0, atol=0)
+    ours.load_state_dict(theirs.state_dict())
+    theirs.load_state_dict(ours.state_dict())
+
+
+def test_copies_and_files(pair):
+    """deepcopy, pickle and torch.save keep it what it is."""
+    ours, _, inputs = pair
+    file = io.BytesIO()
+    torch.save(ours, file)
+    file.seek(0)
+    saved = torch.load(file, weights_only=False)
+    for again in (copy.deepcopy(ours), pickle.loads(pickle.dumps(ours)), saved):
+        assert type(again) is type(ours)
+        assert_close(run(again, inputs), run(ours, inputs), rtol=0, atol=0)
+
+
+def test_keyword_arguments_of_forward(pair):
+    ours, theirs, inputs = pair
+    names = list(inspect.signature(theirs.forward).parameters)
+    torch.manual_seed(0)
+    output = ours(**dict(zip(names, inputs, strict=True)))
+    assert_close(output, run(theirs, inputs)[0], **SHARP)
+
+
+@pytest.mark.filterwarnings("ignore:Implicit dimension choice:UserWarning")
+@pytest.mark.parametrize("name", ["Softmax", "LogSoftmax"])
+def test_softmax_without_an_axis(name):
+    x = torch.randn(4, 3)
+    assert_close(getattr(nn, name)()(x), getattr(torch.nn, name)()(x))
+
+
+@pytest.mark.parametrize("name", ["Softmax", "LogSoftmax"])
+def test_the_warning_about_the_axis_points_at_the_caller(name):
+    """As torch's does."""
+    files = []
+    for library in (torch.nn, nn):
+        with pytest.warns(UserWarning, match="Implicit dimension choice") as caught:
+            getattr(library, name)()(torch.randn(4, 3))
+        files.append(caught[0].filename)
+    assert files[0] == files[1]
+
+
+@pytest.mark.parametrize("options", [{"device": "meta"}, {"dtype": torch.bfloat16}], ids=str)
+def test_factory_arguments(options):
+    layer = nn.Linear(3, 5, **options)
+    twin = torch.nn.Linear(3, 5, **options)
+    for mine, other in zip(layer.parameters(), twin.parameters(), strict=True):
+        assert (mine.device, mine.dtype, mine.shape) == (other.device, other.dtype, other.shape)
+
+
+def test_squared_error():
+    """The document's: summed over outputs, averaged over examples, classes as good as e_y."""
+    a, y = torch.randn(4, 3), torch.tensor([0, 2, 1, 1])
+    hot = torch.nn.functional.one_hot(y, 3).float()
+    expected = sum((a[n, j] - hot[n, j]) ** 2 for n in range(4) for j in range(3)) / 4
+    assert_close(nn.SquaredError()(a, y), expected)
+    assert_close(nn.SquaredError()(a, hot), expected)
+    assert_close(nn.SquaredError("sum")(a, y), 4 * expected)
+    assert_close(nn.SquaredError("none")(a, y).mean(), expected)
+    assert_close(nn.SquaredError()(a, hot), 3 * torch.nn.MSELoss()(a, hot))
+    assert repr(nn.SquaredError()) == "SquaredError()"
+    assert pickle.loads(pickle.dumps(nn.SquaredError("sum"))).reduction == "sum"
+    with pytest.raises(ValueError, match="'none', 'mean' or 'sum'; got 'average'"):
+        nn.SquaredError("average")
+
+
+# ------------------------------------------------------------------------------------ training
+
+
+def mixed(library):
+    """A network of plain torch.nn modules, with some of `library` among them."""
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3),
+        library.ReLU(),
+        torch.nn.Flatten(),
+        library.Linear(4 * 6 * 6, 16),
+        torch.nn.BatchNorm1d(16),
+        library.GELU(),
+        library.Dropout(0.1),
+        library.Linear(16, 10),
+        library.LogSoftmax(1),
+    ).double()
+
+
+@pytest.mark.parametrize("optimizer", ["SGD", "AdamW", "RMSprop"])
+def test_training_inside_a_plain_torch_model(optimizer):
+    """Ten steps of a torch optimizer: the same weights as with torch.nn's own layers."""
+    torch.manual_seed(1)
+    x, y = torch.randn(32, 1, 8, 8).double(), torch.randint(10, (32,))
+    trained = []
+    for library in (nn, torch.nn):
+        net, cost = mixed(library), library.NLLLoss()
+        descent = getattr(torch.optim, optimizer)(net.parameters(), lr=0.05)
+
+        for _ in range(10):
+            descent.zero_grad()
+            cost(net(x), y).backward()
+            descent.step()
+        trained.append(net.state_dict())
+    assert_close(*trained, rtol=1e-6, atol=1e-9)
+    assert not torch.equal(trained[0]["3.weight"], mixed(nn).state_dict()["3.weight"])
+
+
+def test_the_graph_names_the_formulas():
+    """`out.grad_fn` is a formula, and behind it are the others."""
+    out = torch.nn.Sequential(torch.nn.Linear(3, 4), nn.Sigmoid(), nn.Linear(4, 2))(
+        torch.randn(5, 3)
+    )
+    assert out.grad_fn.name().startswith("Linear")
+    names = [type(out.grad_fn).__name__, type(out.grad_fn.next_functions[0][0]).__name__]
+    assert names == ["LinearBackward", "SigmoidBackward"]
+
+
+def document_network(library):
+    """The document's network: 784-16-16-10, sigmoid after every layer."""
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        library.Linear(784, 16),
+        library.Sigmoid(),
+        library.Linear(16, 16),
+        library.Sigmoid(),
+        library.Linear(16, 10),
+        library.Sigmoid(),
+    ).double()
+
+
+def digits(part, count):
+    """The first images of a part of MNIST, as pixels in [0, 1], and their classes."""
+    read = []
+    for kind, header, size in (("images-idx3", 16, 784), ("labels-idx1", 8, 1)):
+        with gzip.open(MNIST / f"{part}-{kind}-ubyte.gz") as file:
+            data = bytearray(file.read(header + count * size)[header:])
+        read.append(torch.frombuffer(data, dtype=torch.uint8).reshape(count, size))
+    return read[0].double() / 255, read[1].flatten().long()
+
+
+@pytest.mark.skipif(not MNIST.is_dir(), reason="the repository's MNIST files are not here")
+def test_the_document_network_on_a_hundred_digits():
+    """Trained for a while, its gradients are autograd's on torch.nn's twin to 1e-12."""
+    ours, theirs, cost = document_network(nn), document_network(torch.nn), nn.SquaredError()
+    descent = torch.optim.SGD(ours.parameters(), lr=1.0)
+    pixels, classes = digits("train", 1600)
+    for _ in range(10):
+        for x, y in zip(pixels.split(16), classes.split(16), strict=True):
+            descent.zero_grad()
+            cost(ours(x), y).backward()
+            descent.step()
+
+    pixels, classes = digits("t10k", 100)
+    assert (ours(pixels).argmax(1) == classes).double().mean() > 0.5  # it has learnt something
+    theirs.load_state_dict(ours.state_dict())
+    ours.zero_grad()
+    cost(ours(pixels), classes).backward()
+    hot = torch.nn.functional.one_hot(classes, 10).double()
+    (theirs(pixels) - hot).square().sum(1).mean().backward()
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert mine.grad.abs().max() > 1e-4
+        assert_close(mine.grad, other.grad, rtol=1e-12, atol=1e-15)
+
+
+def test_compiled_and_per_example_gradients_of_a_network():
+    """A whole network under torch.compile, and vmap(grad) of it through functional_call."""
+    net, x = document_network(nn), torch.rand(3, 784).double()
+    y = torch.tensor([0, 1, 2])
+
+    def cost(parameters, x, y):
+        return nn.SquaredError()(torch.func.functional_call(net, parameters, (x,)), y)
+
+    parameters = {k: v.detach() for k, v in net.named_parameters()}
+    each = torch.func.vmap(torch.func.grad(cost), (None, 0, 0))(parameters, x, y)
+    nn.SquaredError()(net(x), y).backward()
+    for name, p in net.named_parameters():
+        assert_close(each[name].mean(0), p.grad, **SHARP)
+
+    graph = torch.compile(net, backend="aot_eager", fullgraph=True)
+    wanted = [p.grad for p in net.parameters()]
+    found = torch.autograd.grad(nn.SquaredError()(graph(x), y), tuple(net.parameters()))
+    assert_close(found, tuple(wanted), **SHARP)

@@ -1,0 +1,395 @@
+"""The tape gives what autograd gives, and says so where it cannot."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from torch import Tensor
+
+import manualbp
+from manualbp import functional as F
+from manualbp import nn
+from manualbp.tape import Tape
+
+
+def mlp(dtype: torch.dtype = torch.float32) -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        nn.Flatten(), nn.Linear(12, 5), nn.Sigmoid(), nn.Linear(5, 4), nn.ReLU(), nn.Linear(4, 3)
+    ).to(dtype)
+
+
+class Residual(torch.nn.Module):
+    """A value on several paths, a layer used twice, a weight tied to another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.enter, self.block, self.leave = nn.Linear(12, 6), nn.Linear(6, 6), nn.Linear(6, 12)
+        self.leave.weight = torch.nn.Parameter(self.enter.weight.detach().mT.clone())
+        self.scale = torch.nn.Parameter(torch.tensor(0.7))
+
+    def forward(self, input: Tensor) -> Tensor:
+        a = F.tanh(self.enter(input.flatten(1)))
+        a = a + F.silu(self.block(a))
+        a = a + self.scale * F.gelu(self.block(a))
+        return F.linear(a, self.enter.weight.t())[:, :3]
+
+
+class Structure(torch.nn.Module):
+    """torch's own structural operations between formulas."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.a, self.b = nn.Linear(4, 6), nn.Linear(6, 3)
+
+    def forward(self, input: Tensor) -> Tensor:
+        z = self.a(input)  # (n, 3, 6)
+        left, right = z.split(3, dim=-1)
+        joined = torch.cat([F.sigmoid(left), -right], -1).transpose(1, 2)
+        stacked = torch.stack([joined, joined.roll(1, 1)], 0).sum(0) / 2 - z.mT
+        return self.b(stacked.permute(0, 2, 1).contiguous().view(-1, 3, 6)[:, 0].reshape(-1, 6))
+
+
+def dropped() -> torch.nn.Module:
+    return torch.nn.Sequential(mlp(), nn.Dropout(0.4), nn.Linear(3, 3), nn.LogSoftmax(-1))
+
+
+NETWORKS = {
+    "mlp": (mlp, (7, 3, 4)),
+    "residual": (Residual, (7, 3, 4)),
+    "structure": (Structure, (7, 3, 4)),
+    "dropout": (dropped, (7, 3, 4)),
+    "softmax": (lambda: torch.nn.Sequential(mlp(), nn.Softmax(1)), (7, 3, 4)),
+}
+COSTS = {
+    "squared_error": F.squared_error,
+    "mse": lambda a, y: F.mse_loss(a, torch.nn.functional.one_hot(y, 3).to(a.dtype)),
+    "cross_entropy": F.cross_entropy,
+    "regularised": lambda a, y: 0.5 * F.cross_entropy(a, y) + F.squared_error(a, y) / 3,
+}
+
+
+def gradients(net: torch.nn.Module, input: Tensor) -> dict[str, Tensor | None]:
+    return {"input": input.grad} | {name: p.grad for name, p in net.named_parameters()}
+
+
+def by_autograd(make, shape, cost, times: int = 1):
+    return _run(make, shape, cost, times, lambda c: c.backward())
+
+
+def by_tape(make, shape, cost, times: int = 1, **options):
+    def run(compute):
+        with Tape(**options) as tape:
+            c = compute()
+        tape.backprop(c)
+        return c
+
+    return _run(make, shape, cost, times, None, run)
+
+
+def _run(make, shape, cost, times, backward, run=None):
+    net = make()
+    torch.manual_seed(1)
+    input = torch.randn(shape, requires_grad=True)
+    target = torch.randint(3, shape[:1])
+    for _ in range(times):
+        if run is None:
+            c = cost(net(input), target)
+            backward(c)
+        else:
+            c = run(lambda: cost(net(input), target))
+    return c.detach(), gradients(net, input)
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "accumulated"])
+@pytest.mark.parametrize("cost", COSTS)
+@pytest.mark.parametrize("net", NETWORKS)
+def test_to_the_last_bit(net, cost, times):
+    value, expected = by_autograd(*NETWORKS[net], COSTS[cost], times)
+    taped, given = by_tape(*NETWORKS[net], COSTS[cost], times)
+    assert torch.equal(value, taped)
+    for name in expected:
+        torch.testing.assert_close(given[name], expected[name], rtol=0, atol=0, msg=name)
+
+
+def test_autograd_records_nothing():
+    net = mlp()
+    with Tape() as tape:
+        output = net(torch.randn(7, 3, 4))
+    assert output.grad_fn is None
+    assert [entry.name for entry in tape] == ["Linear", "Sigmoid", "Linear", "ReLU", "Linear"]
+
+
+def test_what_is_frozen_gets_nothing_and_keeps_nothing():
+    net = mlp()
+    for layer in (net[1], net[3]):
+        layer.requires_grad_(False)
+    with Tape() as tape:
+        cost = F.squared_error(net(torch.randn(7, 3, 4)), torch.randint(3, (7,)))
+    assert [entry.name for entry in tape] == ["Linear", "SquaredError"]
+    tape.backprop(cost)
+    assert net[1].weight.grad is None and net[5].weight.grad is not None
+
+
+def test_values_are_let_go_unless_kept():
+    for keep in (False, True):
+        net = mlp()
+        with Tape(keep=keep) as tape:
+            cost = F.squared_error(net(torch.randn(7, 3, 4)), torch.randint(3, (7,)))
+        assert tape[-1].bytes > 0
+        tape.backprop(cost)
+        first = net[1].weight.grad.clone()
+        assert (tape[-1].kept is None) != keep
+        if keep:
+            tape.backprop(cost)
+            assert torch.equal(net[1].weight.grad, 2 * first)
+        else:
+            with pytest.raises(RuntimeError, match=r"Tape\(keep=True\)"):
+                tape.backprop(cost)
+
+
+def test_two_costs_on_one_tape():
+    net, input, target = mlp(), torch.randn(7, 3, 4), torch.randint(3, (7,))
+    with Tape(keep=True) as tape:
+        output = net(input)
+        first, second = F.squared_error(output, target), F.cross_entropy(output, target)
+    tape.backprop(first)
+    tape.backprop(second)
+    given = {n: p.grad.clone() for n, p in net.named_parameters()}
+    net.zero_grad()
+    output = net(input)
+    F.squared_error(output, target).backward(retain_graph=True)
+    F.cross_entropy(output, target).backward()
+    for name, p in net.named_parameters():
+        assert torch.equal(given[name], p.grad), name
+
+
+def test_a_gradient_from_above():
+    net, input, g = mlp(), torch.randn(7, 3, 4), torch.randn(7, 3)
+    with Tape() as tape:
+        output = net(input)
+    with pytest.raises(RuntimeError, match=r"single number.*\(7, 3\).*gradient="):
+        tape.backprop(output)
+    with pytest.raises(RuntimeError, match=r"gradient: expected .*\(7, 3\), got \(3, 7\)"):
+        tape.backprop(output, g.mT)
+    tape.backprop(output, g)
+    given = [p.grad for p in net.parameters()]
+    for mine, theirs in zip(
+        given, torch.autograd.grad(net(input), [*net.parameters()], g), strict=True
+    ):
+        assert torch.equal(mine, theirs)
+
+
+def test_each_entry_can_be_read():
+    net, input = mlp(), torch.randn(7, 3, 4)
+    with Tape(keep=True) as tape:
+        cost = F.squared_error(net(input), torch.randint(3, (7,)))
+    tape.backprop(cost)
+    first, sigmoid = tape[0], tape[1]
+    assert first.path == "1" and sigmoid.path == "2"
+    assert first.inputs["weight"] is net[1].weight
+    assert torch.equal(sigmoid.outputs[0], torch.sigmoid(first.outputs[0]))
+    delta = first.incoming[0]
+    assert torch.equal(first.gradients["weight"], delta.mT @ input.flatten(1))
+    assert torch.equal(first.gradients["bias"], delta.sum(0))
+    assert torch.equal(sigmoid.gradients["input"], delta)
+
+
+def test_the_table_reads_from_the_cost_down():
+    net = mlp()
+    with Tape(keep=True) as tape:
+        cost = F.squared_error(net(torch.randn(7, 3, 4)), torch.randint(3, (7,)))
+    before = str(tape)
+    assert "C ← z³ ← a² ← z² ← a¹ ← z¹" in before
+    assert "SquaredError" in before and "W¹" in before and "∂C/∂W = δᵀ a" in before
+    tape.backprop(cost)
+    assert "‖∂C/∂" in str(tape) or "‖δ‖" in str(tape)
+
+
+STRANGERS = {
+    "cos": lambda a: torch.cos(a),
+    "max": lambda a: a.max(1).values,
+    "linear": lambda a: torch.nn.functional.linear(a, torch.ones(3, 3)),
+    "power": lambda a: a**2,
+}
+
+
+@pytest.mark.parametrize("where", ["formula", "cost"])
+@pytest.mark.parametrize("name", STRANGERS)
+def test_a_stranger_is_never_silent(name, where):
+    with Tape() as tape:
+        a = STRANGERS[name](mlp()(torch.randn(7, 3, 4)))
+        if where == "formula":
+            with pytest.raises(RuntimeError, match=r"been through torch's own \w+.*detach\(\)"):
+                F.sigmoid(a)
+            return
+        cost = a.sum()
+    with pytest.raises(RuntimeError, match="the cost has been through torch's own"):
+        tape.backprop(cost)
+
+
+def test_a_function_written_by_hand_is_a_stranger():
+    class ByHand(manualbp.Formula):
+        @staticmethod
+        def forward(ctx, input):
+            return input * 2
+
+        @staticmethod
+        def backward(ctx, g):
+            return g * 2
+
+    with Tape(), pytest.raises(RuntimeError, match="ByHand"):
+        F.sigmoid(ByHand.apply(mlp()(torch.randn(7, 3, 4))))
+
+
+def test_detached_values_and_no_grad_are_constants():
+    net, input = mlp(), torch.randn(7, 3, 4)
+    with Tape() as tape:
+        with torch.no_grad():
+            constant = net(input)
+        cost = F.squared_error(net(input), F.sigmoid(net(input).cos().detach()) + constant)
+    tape.backprop(cost)
+    given = net[1].weight.grad.clone()
+    net.zero_grad()
+    F.squared_error(net(input), F.sigmoid(net(input).cos().detach()) + constant).backward()
+    assert torch.equal(given, net[1].weight.grad)
+
+
+def test_under_no_grad_the_tape_still_records():
+    net, input, target = mlp(), torch.randn(7, 3, 4), torch.randint(3, (7,))
+    with torch.no_grad():
+        with Tape() as tape:
+            cost = F.squared_error(net(input), target)
+        assert not torch.is_grad_enabled()
+        tape.backprop(cost)
+    assert net[1].weight.grad.abs().sum() > 0
+
+
+def test_a_history_from_before_the_tape_goes_on():
+    before = torch.nn.Linear(4, 4)
+    net, input, target = mlp(), torch.randn(7, 3, 4), torch.randint(3, (7,))
+    F.squared_error(net(before(input).cos()), target).backward()
+    expected = before.weight.grad.clone()
+    before.zero_grad()
+    input = before(input).cos()
+    with Tape() as tape:
+        cost = F.squared_error(net(input), target)
+    tape.backprop(cost)
+    assert torch.equal(before.weight.grad, expected)
+
+
+def test_hooks_of_parameters_fire():
+    net, seen = mlp(), []
+    net[1].weight.register_hook(lambda g: 2 * g)
+    net[1].bias.register_post_accumulate_grad_hook(lambda p: seen.append(p.grad.clone()))
+    input, target = torch.randn(7, 3, 4), torch.randint(3, (7,))
+    F.squared_error(net(input), target).backward()
+    expected = net[1].weight.grad.clone()
+    net.zero_grad()
+    with Tape() as tape:
+        cost = F.squared_error(net(input), target)
+    tape.backprop(cost)
+    assert torch.equal(net[1].weight.grad, expected)
+    assert len(seen) == 2 and torch.equal(*seen)
+
+
+def test_a_grad_belongs_to_its_leaf_alone():
+    a, b = (torch.randn(3, requires_grad=True) for _ in range(2))
+    g = torch.randn(3)
+    with Tape() as tape:
+        c = F.flatten(a) + F.flatten(b)
+    tape.backprop(c, g)
+    a.grad.mul_(0)
+    assert torch.equal(b.grad, g) and g.abs().sum() > 0
+
+
+def test_a_change_in_place_is_noticed():
+    net = mlp()
+    with Tape() as tape:
+        cost = F.squared_error(net(torch.randn(7, 3, 4)), torch.randint(3, (7,)))
+    with torch.no_grad():
+        net[3].weight.mul_(2)
+    with pytest.raises(RuntimeError, match=r"shape \(4, 5\) that Linear keeps.*changed in place"):
+        tape.backprop(cost)
+
+
+def test_misuse_is_named():
+    with Tape() as first:
+        a = mlp()(torch.randn(7, 3, 4))
+    with Tape(), pytest.raises(RuntimeError, match="another Tape"):
+        F.sigmoid(a)
+    with Tape(), pytest.raises(RuntimeError, match="do not nest"), Tape():
+        pass
+    with pytest.raises(RuntimeError, match="computed by formulas on this tape"):
+        first.backprop(torch.tensor(1.0))
+    with pytest.raises(RuntimeError, match="another Tape"):
+        Tape().backprop(a.requires_grad_(), torch.ones_like(a))
+
+
+def test_threads_have_tapes_of_their_own():
+    results, barrier = {}, threading.Barrier(2)
+
+    def work(name: int) -> None:
+        torch.manual_seed(name)
+        net, input = mlp(torch.float64), torch.full((7, 3, 4), float(name), dtype=torch.float64)
+        with Tape() as tape:
+            barrier.wait()
+            cost = F.squared_error(net(input), torch.zeros(7, dtype=torch.long))
+            barrier.wait()
+        tape.backprop(cost)
+        given = net[1].weight.grad.clone()
+        net.zero_grad()
+        F.squared_error(net(input), torch.zeros(7, dtype=torch.long)).backward()
+        results[name] = torch.equal(given, net[1].weight.grad) and len(tape) == 6
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in (1, 2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert results == {1: True, 2: True}
+
+
+def test_autocast():
+    net, input, target = mlp(), torch.randn(7, 3, 4), torch.randint(3, (7,))
+    with torch.autocast("cpu", torch.bfloat16):
+        expected = F.cross_entropy(net(input), target)
+    expected.backward()
+    grads = [p.grad.clone() for p in net.parameters()]
+    net.zero_grad()
+    with Tape() as tape, torch.autocast("cpu", torch.bfloat16):
+        cost = F.cross_entropy(net(input), target)
+    tape.backprop(cost)
+    assert torch.equal(cost, expected)
+    for p, grad in zip(net.parameters(), grads, strict=True):
+        assert p.grad.dtype == torch.float32 and torch.equal(p.grad, grad)
+
+
+@pytest.mark.parametrize("module", [nn.ReLU, nn.ELU, nn.SiLU])
+def test_in_place_activations(module):
+    def make():
+        torch.manual_seed(0)
+        return torch.nn.Sequential(nn.Linear(4, 3), module(inplace=True), nn.Linear(3, 3))
+
+    _, expected = by_autograd(make, (7, 4), F.squared_error)
+    _, given = by_tape(make, (7, 4), F.squared_error)
+    for name in expected:
+        assert torch.equal(given[name], expected[name]), name
+
+
+@pytest.mark.cuda
+def test_on_cuda():
+    net = mlp().cuda()
+    input, target = torch.randn(7, 3, 4, device="cuda"), torch.randint(3, (7,), device="cuda")
+    F.squared_error(net(input), target).backward()
+    expected = [p.grad.clone() for p in net.parameters()]
+    net.zero_grad()
+    with Tape() as tape:
+        cost = F.squared_error(net(input), target)
+    tape.backprop(cost)
+    for p, grad in zip(net.parameters(), expected, strict=True):
+        assert torch.equal(p.grad, grad)
