@@ -4,6 +4,7 @@ from manualbp import formulas as formulas
 from manualbp import functional as functional
 from manualbp import nn as nn
 from manualbp.formula import Formula as Formula
+from manualbp.step import compile_step as compile_step
 from manualbp.tape import Tape as Tape
 
 __version__ = "0.1.0"

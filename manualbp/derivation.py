@@ -28,8 +28,11 @@ class Derivation(NamedTuple):
     asked: tuple[bool, ...]
     #: the places of the arguments that can be tensors
     tensors: tuple[int, ...]
-    #: whether all that is kept is sure to be a tensor or None
-    only_tensors: bool
+    #: how many values are kept, None among them
+    kept: int
+    #: how many of them, from the first, are tensors or None, where the others surely are not;
+    #: None where only the values can tell
+    split: int | None
     #: keep(needs, *arguments, *outputs) → the values that the wanted gradients need, or None
     keep: Method
     #: gradients(needs, *incoming, *kept) → one gradient an argument, or None
@@ -46,19 +49,24 @@ def derive(cls: Any, base: type) -> Derivation:
     formula = _Reader(cls, base)
     source = formula.write()
     namespace = formula.namespace()
-    filename = f"<derived from {cls.__module__}.{cls.__qualname__}>"
+    compiled(source, f"<derived from {cls.__module__}.{cls.__qualname__}>", namespace)
+    return Derivation(
+        arguments=formula.arguments,
+        wanted=tuple(formula.rules),
+        asked=tuple(g in formula.asked or not formula.rules for g in formula.incoming),
+        tensors=tuple(i for i, a in enumerate(formula.arguments) if formula.kinds[a] is not None),
+        kept=len(formula.kept) + (len(formula.rules) if cls.broadcasts else 0),
+        split=formula.split,
+        keep=namespace["keep"],
+        gradients=namespace["gradients"],
+        source=source,
+    )
+
+
+def compiled(source: str, filename: str, namespace: dict[str, Any]) -> None:
+    """Define what ``source`` states in ``namespace``; a traceback shows its lines."""
     linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
     exec(compile(source, filename, "exec"), namespace)
-    return Derivation(
-        formula.arguments,
-        tuple(formula.rules),
-        tuple(g in formula.asked or not formula.rules for g in formula.incoming),
-        tuple(i for i, a in enumerate(formula.arguments) if formula.kinds.get(a) is not None),
-        not cls.broadcasts and all(map(formula.surely_tensor, formula.kept)),
-        namespace["keep"],
-        namespace["gradients"],
-        source,
-    )
 
 
 def lineage(cls: type, base: type) -> list[type]:
@@ -101,8 +109,11 @@ class _Reader:
             if rule in self.intermediates:  # another rule is stated by this one
                 self.intermediates[rule][argument] = None
         used = {name for need in self.needs.values() for name in need}
-        self.kept = tuple(v for v in (*self.arguments, *self.outputs) if v in used)
-        self.kinds = _kinds(cls.forward)
+        self.kinds = _kinds(cls.forward) | dict.fromkeys(self.outputs, Tensor)
+        kept = [v for v in (*self.arguments, *self.outputs) if v in used]
+        tensors = [v for v in kept if self.kinds[v] is not None]
+        self.kept = (*tensors, *(v for v in kept if self.kinds[v] is None))
+        self.split = None if any(self.kinds[v] is Any for v in kept) else len(tensors)
 
     def _positional(self, name: str, method: Method) -> tuple[str, ...]:
         for p in signature(method).parameters.values():
@@ -168,9 +179,6 @@ class _Reader:
     def _incoming(self, name: str) -> str:
         return "g" if name == "delta" and not self.several else name
 
-    def surely_tensor(self, value: str) -> bool:
-        return value in self.outputs or self.kinds.get(value) is Tensor
-
     # ------------------------------------------------------------------------------ writing
 
     def write(self) -> str:
@@ -184,9 +192,7 @@ class _Reader:
         ]
         keep += [f"{a}.shape if need_{a} and {a} is not None else None" for a in stretched]
         # An argument that nobody thought of would otherwise be given no gradient in silence.
-        without = [
-            a for a in self.arguments if a not in self.rules and self.kinds.get(a) is not None
-        ]
+        without = [a for a in self.arguments if a not in self.rules and self.kinds[a] is not None]
         without = [a for a in without if f"grad_{a}" not in self.silent]
         shared = [
             f"{name} = {self._call(name)} if {_any(users)} else None"

@@ -85,7 +85,7 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
     refuses a class that has a ``jvp``. Hence two further Functions, which only ``apply`` knows.
     """
     assert cls.derivation is not None
-    arguments, wanted, asked, _, only_tensors, keep, gradients, _ = cls.derivation
+    arguments, wanted, asked, _, count, split, keep, gradients, _ = cls.derivation
     forward, arity = cls.forward, len(arguments)
     several = len(asked) > 1
     # A zero gradient is made up for an output that went unused only where a rule sums over several.
@@ -94,11 +94,14 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
     def note(ctx: Any, arguments: tuple[Any, ...], output: Any) -> None:
         outputs = output if several else (output,)
         kept = keep(ctx.needs_input_grad, *arguments, *outputs)
-        if only_tensors:
+        if split == count:
             ctx.save_for_backward(*kept)
+        elif split is not None:
+            ctx.save_for_backward(*kept[:split])
+            ctx.options = kept[split:]
         else:
-            ctx.save_for_backward(*map(_tensor, kept))
-            ctx.options = tuple(map(_option, kept))
+            ctx.save_for_backward(*map(tensor_or_none, kept))
+            ctx.options = tuple(map(option_or_none, kept))
         if several:
             ctx.mark_non_differentiable(
                 *(o for o, differentiable in zip(outputs, asked, strict=True) if not differentiable)
@@ -106,8 +109,10 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
             ctx.set_materialize_grads(materialize)
 
     def kept_by(ctx: Any) -> tuple[Any, ...]:
-        if only_tensors:
+        if split == count:
             return ctx.saved_tensors
+        if split is not None:
+            return (*ctx.saved_tensors, *ctx.options)
         pairs = zip(ctx.saved_tensors, ctx.options, strict=True)
         return tuple(option if tensor is None else tensor for tensor, option in pairs)
 
@@ -118,7 +123,7 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
     def backward(ctx: Any, *incoming: Tensor | None) -> tuple[Tensor | None, ...]:
         if not materialize and incoming[asked.index(True)] is None:
             return (None,) * arity
-        if ctx.autocast or _any_autocast():
+        if ctx.autocast or any_autocast():
             with as_in_forward(ctx.autocast, next(g for g in incoming if g is not None)):
                 return gradients(ctx.needs_input_grad, *incoming, *kept_by(ctx))
         return gradients(ctx.needs_input_grad, *incoming, *kept_by(ctx))
@@ -128,7 +133,7 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
     def lean_forward(ctx: Any, *arguments: Any) -> Any:
         output = forward(*arguments)
         note(ctx, arguments, output)
-        ctx.autocast = autocast_of(output[0] if several else output) if _any_autocast() else None
+        ctx.autocast = autocast_of(output[0] if several else output) if any_autocast() else None
         return output
 
     # ------------------------------------------------------ torch.func and forward mode: the dual
@@ -137,8 +142,8 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
         setup_context(ctx, inputs, output)
         outputs = output if several else (output,)
         kept = keep((True,) * arity, *inputs, *outputs)
-        ctx.save_for_forward(*map(_tensor, kept), *outputs)
-        ctx.all_options = tuple(map(_option, kept))
+        ctx.save_for_forward(*map(tensor_or_none, kept), *outputs)
+        ctx.all_options = tuple(map(option_or_none, kept))
 
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
         """The tangent of the output: the transpose of the rules, which are linear in g."""
@@ -191,7 +196,7 @@ recorder: ContextVar[Callable[[type[Formula], tuple[Any, ...]], Any] | None]
 recorder = ContextVar("recorder", default=None)
 
 _transforms_active = torch._C._are_functorch_transforms_active
-_any_autocast = torch._C._is_any_autocast_enabled
+any_autocast = torch._C._is_any_autocast_enabled
 _grad_enabled = torch.is_grad_enabled
 
 
@@ -206,9 +211,9 @@ def as_in_forward(autocast: torch.dtype | None, g: Tensor) -> torch.autocast:
     return torch.autocast(g.device.type, autocast, enabled=autocast is not None)
 
 
-def _tensor(value: Any) -> Tensor | None:
+def tensor_or_none(value: Any) -> Tensor | None:
     return value if isinstance(value, Tensor) else None
 
 
-def _option(value: Any) -> Any:
+def option_or_none(value: Any) -> Any:
     return None if isinstance(value, Tensor) else value

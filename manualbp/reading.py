@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from manualbp.walk import OUTPUTS
+
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -25,9 +27,9 @@ def table(entries: Sequence[Any]) -> str:
             if source is None:
                 continue
             symbol = lines["symbols"].get(argument, argument)
-            target = names[source[1]] if len(source) == 3 else symbol + layers[index]
+            target = names[source // OUTPUTS] if source >= 0 else symbol + layers[index]
             norm = ""
-            if getattr(entry, "given", None) and entry.given[i] is not None:
+            if entry.given and entry.given[i] is not None:
                 norm = f"‖∂C/∂{target}‖ = {entry.given[i].norm().item():.2e}"
             rows.append(
                 ["", "", "", "", "", lines["rules"].get(argument, ""), norm or f"→ {target}"]
@@ -48,7 +50,7 @@ def stated(formula: Any) -> dict[str, Any]:
         ``output``, the line of its value; ``rules``, the ∂ line of each argument that has one;
         ``symbols``, what mathematics calls each of these arguments; ``symbol``, its value.
     """
-    if formula is None:
+    if not hasattr(formula, "apply"):  # several formulas as one, or operations of torch's own
         return {"output": "", "rules": {}, "symbols": {}, "symbol": "a"}
     lines = [line.strip() for line in (formula.__doc__ or "").splitlines() if line.strip()]
     partials = [line for line in lines if line.startswith("∂C/∂")]
@@ -59,9 +61,7 @@ def stated(formula: Any) -> dict[str, Any]:
 
 
 def _arguments(entry: Any) -> list[tuple[str, Any]]:
-    if entry.formula is None:
-        return [(str(i), source) for i, source in enumerate(entry.sources)]
-    return list(zip(entry.formula.derivation.arguments, entry.sources, strict=True))
+    return list(zip(entry.formula.derivation.arguments, entry.codes, strict=True))
 
 
 def _names(entries: Sequence[Any]) -> tuple[list[str], list[str]]:
@@ -82,7 +82,9 @@ def _chain(entries: Sequence[Any], names: list[str]) -> list[str]:
     chain = []
     while index is not None:
         chain.append(names[index])
-        before = [s[1] for s in entries[index].sources if s is not None and len(s) == 3]
+        before = [
+            code // OUTPUTS for code in entries[index].codes if code is not None and code >= 0
+        ]
         index = max(before) if before else None
     return chain
 

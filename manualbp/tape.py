@@ -4,21 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextvars import Token
+from functools import cache
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Size, Tensor
 from torch.nn.modules import module as torch_module
 
-from manualbp.formula import Formula, as_in_forward, autocast_of, recorder
+from manualbp.derivation import Derivation
+from manualbp.formula import Formula, any_autocast, autocast_of, recorder
 from manualbp.reading import table
+from manualbp.walk import OUTPUTS, Node, versions
 
 _set_grad_enabled = torch._C._set_grad_enabled
-_any_autocast = torch._C._is_any_autocast_enabled
 
-#: where an argument came from: an output of an entry, known as (mark, entry, output); a leaf, as
-#: (tensor,); or nowhere that wants a gradient
-Source = tuple[object, int, int] | tuple[Tensor] | None
+#: where every tape begins
+START = Node(None, None, ())
 
 
 class Tape:
@@ -39,7 +40,8 @@ class Tape:
     torch then differentiates. Any other operation on a noted value that reaches a formula or the
     cost is an error that names it. Inside ``torch.no_grad()`` nothing is noted, as in autograd.
 
-    A tape belongs to the thread and context that entered it. Tapes do not nest.
+    A tape is read like a list, an :class:`Entry` for each formula in the order of the calls, and
+    printed as a table. It belongs to the thread and context that entered it. Tapes do not nest.
 
     Args:
         keep: keep every input, value and gradient for reading, and the tape for further calls of
@@ -48,9 +50,18 @@ class Tape:
 
     def __init__(self, *, keep: bool = False) -> None:
         self.keep = keep
-        self._entries: list[Entry] = []
         #: what a value noted here is known by; not the tape itself, which would be a cycle
         self._mark = object()
+        self._node = START
+        self._leaves: list[Tensor] = []
+        self._numbers: dict[int, int] = {}
+        # For each entry: what its rules need, the versions of that, then of its outputs.
+        self._kept: list[tuple[Any, ...] | None] = []
+        self._versions: list[list[int]] = []
+        self._dtypes: list[tuple[torch.dtype, ...]] = []
+        self._shapes: list[tuple[Size, ...]] = []
+        self._autocasts: list[torch.dtype | None] = []
+        self._readings: dict[int, dict[str, Any]] = {}
         self._modules: _Modules | None = None
         self._token: Token[Any] | None = None
         self._grad_enabled = True
@@ -76,53 +87,106 @@ class Tape:
             self._modules.remove()
             self._modules = None
 
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self._entries)
-
-    def __getitem__(self, index: int) -> Entry:
-        return self._entries[index]
+    # -------------------------------------------------------------------------------- forwards
 
     def record(self, formula: type[Formula], arguments: tuple[Any, ...]) -> Any:
         """Run ``formula`` and note it; ``Formula.apply`` calls this inside the block."""
         derivation = formula.derivation
         assert derivation is not None
-        sources: list[Source] = [None] * len(arguments)
-        recorded = False
+        codes: list[int | None] = [None] * len(arguments)
+        wanted = False
         for i in derivation.tensors:
             value = arguments[i]
             if value is not None and isinstance(value, Tensor) and value.requires_grad:
-                recorded = True
-                sources[i] = self._source(value, formula)
+                wanted = True
+                codes[i] = self._number(value, formula)
         _set_grad_enabled(False)
         try:
             output = formula.forward(*arguments)
         finally:
             _set_grad_enabled(True)
-        if not recorded:
+        if not wanted:
             return output
-        several = len(derivation.asked) > 1
-        outputs = output if several else (output,)
-        # A source is true where there is one, which is all that ``keep`` asks of ``needs``.
-        kept = derivation.keep(sources, *arguments, *outputs)
-        entry = Entry(formula, sources, kept, outputs)
-        entries = self._entries
-        if several:
+        node = self._node = self._node.then(formula, tuple(codes))
+        if len(derivation.asked) == 1:
+            kept = derivation.keep(node.needs, *arguments, output)
+            self._shapes.append((output.shape,))
+            self._dtypes.append((output.dtype,))
+            output.requires_grad_()
+            output._taped = (self._mark, node.index * OUTPUTS)
+        else:
+            kept = derivation.keep(node.needs, *arguments, *output)
+            self._shapes.append(tuple(o.shape for o in output))
+            self._dtypes.append(tuple(o.dtype for o in output))
             for slot, differentiable in enumerate(derivation.asked):
                 if differentiable:
-                    outputs[slot].requires_grad_()
-                    outputs[slot]._taped = (self._mark, len(entries), slot)
-        else:
-            output.requires_grad_()
-            output._taped = (self._mark, len(entries), 0)
-        entries.append(entry)
+                    output[slot].requires_grad_()
+                    output[slot]._taped = (self._mark, node.index * OUTPUTS + slot)
+        self._kept.append(kept)
+        self._versions.append(versions(kept))
+        self._autocasts.append(
+            autocast_of(output if isinstance(output, Tensor) else output[0])
+            if any_autocast()
+            else None
+        )
         if self._modules is not None:
-            entry.path = self._modules.path()
-            entry.inputs = dict(zip(derivation.arguments, arguments, strict=True))
-            entry.outputs = outputs
+            self._readings[node.index] = {
+                "path": self._modules.path(),
+                "inputs": dict(zip(derivation.arguments, arguments, strict=True)),
+                "outputs": (output,) if isinstance(output, Tensor) else output,
+            }
         return output
+
+    def _number(self, value: Tensor, formula: type[Formula] | None) -> int:
+        """The number of ``value``, which requires a gradient, among values and leaves."""
+        if value.grad_fn is not None:
+            return self._structural(value, formula)
+        mark = getattr(value, "_taped", None)
+        if mark is None:
+            return self._leaf(value)
+        if mark[0] is not self._mark:
+            raise RuntimeError(
+                f"{_reaching(formula)} was computed on another Tape: detach() it, or compute it on "
+                f"this one"
+            )
+        return int(mark[1])
+
+    def _leaf(self, value: Tensor) -> int:
+        number = self._numbers.get(id(value))
+        if number is None:
+            number = self._numbers[id(value)] = -1 - len(self._leaves)
+            self._leaves.append(value)
+        return number
+
+    def _structural(self, value: Tensor, formula: type[Formula] | None) -> int:
+        """Note what torch's own operations have made of noted values."""
+        graph = _Graph(value, self._mark)
+        if not graph.touches:
+            return self._leaf(value)  # with a history from before: autograd goes on from here
+        if graph.strangers:
+            names = ", ".join(dict.fromkeys(graph.strangers))
+            raise RuntimeError(
+                f"{_reaching(formula)} has been through torch's own {names}, of which the tape has "
+                f"no formula. Use manualbp.functional or manualbp.nn for it, write it as a "
+                f"manualbp.Formula, detach() the value if nothing is to flow back, or call "
+                f"cost.backward() without a tape"
+            )
+        codes = tuple(self._number(leaf, formula) for leaf in graph.leaves)
+        structural = _structural_formula(" ".join(graph.names), len(codes))
+        node = self._node = self._node.then(structural, codes)
+        kept = (value, *graph.leaves)
+        self._kept.append(kept)
+        self._versions.append(versions(kept))
+        self._shapes.append((value.shape,))
+        self._dtypes.append((value.dtype,))
+        self._autocasts.append(None)
+        if self._modules is not None:
+            inputs = {str(i): leaf for i, leaf in enumerate(graph.leaves)}
+            path = self._modules.path()
+            self._readings[node.index] = {"path": path, "inputs": inputs, "outputs": (value,)}
+        return node.index * OUTPUTS
+
+    # ------------------------------------------------------------------------------- backwards
 
     def backprop(self, cost: Tensor, gradient: Tensor | None = None) -> None:
         """Walk back from ``cost``: each leaf that wants a gradient gets or adds to its ``.grad``.
@@ -141,150 +205,118 @@ class Tape:
                     f"cost: expected a single number, got a tensor of shape {tuple(cost.shape)}; "
                     f"reduce it, or say what arrives from above by gradient="
                 )
-            gradient = torch.ones_like(cost)
+            gradient = torch.ones_like(cost, requires_grad=False)
         elif gradient.shape != cost.shape:
             raise RuntimeError(
                 f"gradient: expected the shape of cost, {tuple(cost.shape)}, "
                 f"got {tuple(gradient.shape)}"
             )
-        source = self._source(cost, None) if cost.requires_grad else None
-        if source is None or len(source) == 1:
+        enabled = torch.is_grad_enabled()
+        _set_grad_enabled(False)
+        try:
+            self._deliver(self.pull(self.number(cost), gradient), gradient)
+        finally:
+            _set_grad_enabled(enabled)
+
+    def number(self, value: Tensor) -> int:
+        """What ``value``, computed on this tape, is known by.
+
+        Raises:
+            RuntimeError: it was not, or wants no gradient.
+        """
+        number = self._number(value, None) if value.requires_grad else -1
+        if number < 0:
             raise RuntimeError(
                 "cost: expected a value computed by formulas on this tape from something that "
                 "requires a gradient; compute it inside the 'with' block"
             )
-        enabled = torch.is_grad_enabled()
-        _set_grad_enabled(False)
-        try:
-            self._walk(source[1], source[2], gradient)
-        finally:
-            _set_grad_enabled(enabled)
+        return number
 
-    def _walk(self, start: int, slot: int, gradient: Tensor) -> None:
-        entries = self._entries
-        #: for each entry, the gradient that has arrived for each of its outputs
-        arriving: list[dict[int, Tensor] | None] = [None] * (start + 1)
-        arriving[start] = {slot: gradient}
-        #: for each leaf, the sum of its gradients, and whether nobody else holds that tensor
-        leaves: dict[int, tuple[Tensor, Tensor, bool]] = {}
-        handed: set[int] = set()
-        for index in range(start, -1, -1):
-            incoming = arriving[index]
-            if incoming is None:
-                continue
-            arriving[index] = None
-            entry = entries[index]
-            given = entry.pull(incoming)
-            if self.keep:
-                entry.incoming, entry.given = incoming, given
-            else:
-                entry.kept = None
-            for source, grad in zip(entry.sources, given):  # noqa: B905, a few µs a step
-                if source is None or grad is None:
-                    continue
-                if len(source) == 3:
-                    place, slot = source[1], source[2]
-                    bucket = arriving[place]
-                    if bucket is None:
-                        arriving[place] = {slot: grad}
-                    else:
-                        # Never in place: a rule may have given the same tensor to somebody else.
-                        bucket[slot] = bucket[slot] + grad if slot in bucket else grad
-                else:
-                    leaf = source[0]
-                    before = leaves.get(id(leaf))
-                    if before is None:
-                        own = grad._base is None and id(grad) not in handed
-                        handed.add(id(grad))
-                        leaves[id(leaf)] = (leaf, grad, own and grad is not incoming.get(0))
-                    else:
-                        leaves[id(leaf)] = (leaf, before[1] + grad, True)
-        if any(_wants_engine(leaf) for leaf, _, _ in leaves.values()):
-            tensors, grads = [leaf for leaf, _, _ in leaves.values()], []
-            for leaf, grad, _ in leaves.values():
-                grads.append(grad.sum_to_size(leaf.shape).to(leaf.dtype))
-            torch.autograd.backward(tensors, grads, retain_graph=self.keep)
-        else:
-            for leaf, grad, own in leaves.values():
-                _accumulate(leaf, grad, own and not self.keep)
+    def pull(self, start: int, gradient: Tensor) -> list[Tensor | None]:
+        """The gradient of each leaf, given that of the value numbered ``start``."""
+        walk = self._node.program(start, len(self._leaves), self.keep)
+        return walk(
+            self, gradient, self._kept, self._versions, self._dtypes, self._shapes, self._autocasts
+        )
 
-    def _source(self, value: Tensor, formula: type[Formula] | None) -> Source:
-        """Where ``value``, which requires a gradient, came from."""
-        if value.grad_fn is not None:
-            return self._structural(value, formula)
-        mark = getattr(value, "_taped", None)
-        if mark is None:
-            return (value,)
-        if mark[0] is not self._mark:
-            raise RuntimeError(
-                f"{_reaching(formula)} was computed on another Tape: detach() it, or compute it on "
-                f"this one"
-            )
-        return mark
+    def _deliver(self, gradients: list[Tensor | None], above: Tensor) -> None:
+        """Add each leaf's gradient to its ``.grad``, or make it that."""
+        pairs = [(t, g) for t, g in zip(self._leaves, gradients, strict=True) if g is not None]
+        for leaf, _ in pairs:
+            # Autograd has more to do than to store a gradient: a history, or hooks.
+            if leaf.grad_fn or leaf._backward_hooks or leaf._post_accumulate_grad_hooks:
+                fitted = [g.sum_to_size(t.shape).to(t.dtype) for t, g in pairs]
+                torch.autograd.backward([t for t, _ in pairs], fitted, retain_graph=self.keep)
+                return
+        shared = {id(above)}
+        for leaf, grad in pairs:
+            own = not self.keep and grad._base is None and id(grad) not in shared
+            shared.add(id(grad))
+            _accumulate(leaf, grad, own)
 
-    def _structural(self, value: Tensor, formula: type[Formula] | None) -> Source:
-        """Note what torch's own operations have made of noted values."""
-        graph = _Graph(value, self._mark)
-        if not graph.touches:
-            return (value,)  # with a history from before the tape: autograd goes on from here
-        if graph.strangers:
-            names = ", ".join(dict.fromkeys(graph.strangers))
-            raise RuntimeError(
-                f"{_reaching(formula)} has been through torch's own {names}, of which the tape has "
-                f"no formula. Use manualbp.functional or manualbp.nn for it, write it as a "
-                f"manualbp.Formula, detach() the value if nothing is to flow back, or call "
-                f"cost.backward() without a tape"
-            )
-        sources = [self._source(leaf, formula) for leaf in graph.leaves]
-        entry = Structural(value, graph.leaves, sources, graph.names)
-        if self._modules is not None:
-            entry.path = self._modules.path()
-        self._entries.append(entry)
-        return self._mark, len(self._entries) - 1, 0
+    def freed(self, index: int) -> None:
+        raise RuntimeError(
+            f"the values that {self[index].name} kept have been let go by an earlier backprop: to "
+            f"walk back over them again, record with Tape(keep=True)"
+        )
+
+    def changed(self, index: int) -> None:
+        kept, before = self._kept[index] or (), iter(self._versions[index])
+        tensors = (v for v in kept if isinstance(v, Tensor))
+        shape = next(tuple(v.shape) for v in tensors if v._version != next(before))
+        raise RuntimeError(
+            f"a tensor of shape {shape} that {self[index].name} keeps for the way back has been "
+            f"changed in place since: change a copy, or call backprop before"
+        )
+
+    def note(self, index: int, incoming: tuple[Any, ...], given: tuple[Any, ...]) -> None:
+        self._readings[index] |= {"incoming": incoming, "given": given}
+
+    # --------------------------------------------------------------------------------- reading
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __getitem__(self, index: int) -> Entry:
+        index = range(len(self))[index]
+        node = self._node
+        while node.index > index:
+            assert node.before is not None
+            node = node.before
+        return Entry(self, node)
+
+    def __iter__(self) -> Iterator[Entry]:
+        return (self[index] for index in range(len(self)))
 
     def __str__(self) -> str:
-        return table(self._entries)
+        return table(list(self))
 
 
 class Entry:
-    """One formula as it ran.
+    """One formula as it ran, or what torch's own operations did between two of them.
 
-    Attributes:
-        formula: the formula's class.
-        path: the path of the module that called it, in the network (tapes that keep).
-        inputs: its arguments by name (tapes that keep).
-        outputs: its values (tapes that keep).
-        shapes: the shapes of its values.
-        kept: what its rules need of inputs and outputs; None once it has been let go.
-        incoming: the gradients that arrived from above (tapes that keep).
-        given: the gradients that its rules gave, one an argument (tapes that keep).
+    What only a tape that keeps knows is empty on others.
     """
 
-    __slots__ = (
-        "autocast", "dtypes", "formula", "given", "incoming", "inputs", "kept", "outputs", "path",
-        "shapes", "sources", "versions",
-    )  # fmt: skip
-
-    path: str
-    inputs: dict[str, Any]
-    outputs: tuple[Tensor, ...]
-    incoming: dict[int, Tensor]
-    given: tuple[Tensor | None, ...]
-
-    def __init__(
-        self,
-        formula: Any,
-        sources: list[Source],
-        kept: tuple[Any, ...],
-        outputs: tuple[Tensor, ...],
-    ) -> None:
-        self.formula = formula
-        self.sources = sources
-        self.kept: tuple[Any, ...] | None = kept
-        self.versions = [v._version if isinstance(v, Tensor) else 0 for v in kept]
-        self.shapes = [o.shape for o in outputs]
-        self.dtypes = [o.dtype for o in outputs]
-        self.autocast = autocast_of(outputs[0]) if _any_autocast() else None
+    def __init__(self, tape: Tape, node: Node) -> None:
+        reading = tape._readings.get(node.index, {})
+        self.formula: Any = node.formula
+        #: where its arguments came from: see :data:`manualbp.walk.OUTPUTS`
+        self.codes = node.codes
+        #: the path of the module that called it, in the network (kept)
+        self.path: str = reading.get("path", "")
+        #: its arguments by name (kept)
+        self.inputs: dict[str, Any] = reading.get("inputs", {})
+        #: its values (kept)
+        self.outputs: tuple[Tensor, ...] = reading.get("outputs", ())
+        #: the shapes of its values
+        self.shapes: tuple[Size, ...] = tape._shapes[node.index]
+        #: what its rules need of inputs and outputs; None once it has been let go
+        self.kept: tuple[Any, ...] | None = tape._kept[node.index]
+        #: the gradients that arrived from above, one an output (kept, after backprop)
+        self.incoming: tuple[Tensor | None, ...] = reading.get("incoming", ())
+        #: the gradients that its rules gave, one an argument (kept, after backprop)
+        self.given: tuple[Tensor | None, ...] = reading.get("given", ())
 
     @property
     def name(self) -> str:
@@ -301,64 +333,8 @@ class Entry:
         """What it keeps for the way back, in bytes."""
         return sum({id(v): v.nbytes for v in self.kept or () if isinstance(v, Tensor)}.values())
 
-    def pull(self, incoming: dict[int, Tensor]) -> tuple[Tensor | None, ...]:
-        """The gradients that the rules give for the gradients that arrived."""
-        kept = self.check()
-        for slot, g in incoming.items():
-            # What autograd's engine does between two nodes.
-            if g.dtype is not self.dtypes[slot] or g.shape != self.shapes[slot]:
-                incoming[slot] = g.sum_to_size(self.shapes[slot]).to(self.dtypes[slot])
-        derivation = self.formula.derivation
-        arrived = [incoming.get(slot) for slot in range(len(self.shapes))]
-        if len(arrived) > 1 and sum(derivation.asked) > 1:
-            for slot, shape in enumerate(self.shapes):
-                if arrived[slot] is None and derivation.asked[slot]:
-                    arrived[slot] = g.new_zeros(shape, dtype=self.dtypes[slot])
-        if self.autocast or _any_autocast():
-            with as_in_forward(self.autocast, g):
-                return derivation.gradients(self.sources, *arrived, *kept)
-        return derivation.gradients(self.sources, *arrived, *kept)
-
-    def check(self) -> tuple[Any, ...]:
-        """What was kept, if it is still there and unchanged."""
-        if self.kept is None:
-            raise RuntimeError(
-                f"the values that {self.name} kept have been let go by an earlier backprop: to "
-                f"walk back over them again, record with Tape(keep=True)"
-            )
-        for value, version in zip(self.kept, self.versions):  # noqa: B905, a few µs a step
-            if isinstance(value, Tensor) and value._version != version:
-                raise RuntimeError(
-                    f"a tensor of shape {tuple(value.shape)} that {self.name} keeps for the way "
-                    f"back has been changed in place since: change a copy, or call backprop before"
-                )
-        return self.kept
-
-
-class Structural(Entry):
-    """Operations of torch's own between two formulas, as one entry."""
-
-    __slots__ = ("leaves", "names")
-
-    def __init__(
-        self, value: Tensor, leaves: list[Tensor], sources: list[Source], names: list[str]
-    ) -> None:
-        super().__init__(None, sources, (value,), (value,))
-        self.leaves = leaves
-        self.names = names
-
-    @property
-    def name(self) -> str:
-        return " ".join(self.names)
-
-    @property
-    def gradients(self) -> dict[str, Tensor]:
-        return {str(i): g for i, g in enumerate(self.given) if g is not None}
-
-    def pull(self, incoming: dict[int, Tensor]) -> tuple[Tensor | None, ...]:
-        (value,) = self.check()
-        # Another entry may have been through part of the same graph.
-        return torch.autograd.grad(value, self.leaves, incoming[0], retain_graph=True)
+    def __repr__(self) -> str:
+        return f"<{self.name} {self.path or ''}→ {', '.join(str(tuple(s)) for s in self.shapes)}>"
 
 
 #: torch's operations that may stand between formulas, by the names of their nodes
@@ -368,6 +344,35 @@ STRUCTURAL = frozenset(
     "Expand Repeat Squeeze Unsqueeze Flip Roll Cat Stack ConstantPadNd MaskedFill Where CopySlices "
     "Add Sub Rsub Mul Div Neg Sum Mean".split()
 )
+
+
+class Structural:
+    """What stands in for a formula where torch's own operations have rearranged values."""
+
+    derivation: Derivation
+
+    def __init__(self, names: str, sources: int) -> None:
+        self.__name__ = names
+        arguments = tuple(map(str, range(sources)))
+
+        def gradients(needs: Any, g: Tensor, value: Tensor, *leaves: Tensor) -> Any:
+            # Another entry may have been through part of the same graph.
+            return torch.autograd.grad(value, leaves, g, retain_graph=True)
+
+        self.derivation = Derivation(
+            arguments=arguments,
+            wanted=arguments,
+            asked=(True,),
+            tensors=(),
+            kept=1 + sources,
+            split=1 + sources,
+            keep=lambda *_: (),
+            gradients=gradients,
+            source="",
+        )
+
+
+_structural_formula = cache(Structural)
 
 
 class _Graph:
@@ -398,13 +403,8 @@ class _Graph:
         return touches
 
 
-def _wants_engine(leaf: Tensor) -> bool:
-    """Whether autograd has more to do with a gradient than to store it: a history, or hooks."""
-    return bool(leaf.grad_fn or leaf._backward_hooks or leaf._post_accumulate_grad_hooks)
-
-
 def _accumulate(leaf: Tensor, grad: Tensor, own: bool) -> None:
-    """Add a gradient to ``.grad``, or make it that, as autograd's engine does."""
+    """As autograd's engine does: a gradient that is nobody else's becomes ``.grad`` as it is."""
     if grad.dtype is not leaf.dtype or grad.shape != leaf.shape:
         grad, own = grad.sum_to_size(leaf.shape).to(leaf.dtype), True
     if leaf.grad is not None:

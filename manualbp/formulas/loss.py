@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from torch.nn._reduction import get_enum
 
 from manualbp.formula import Formula
 
@@ -20,16 +21,19 @@ class SquaredError(Formula):
 
     @staticmethod
     def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        squares = torch.nn.functional.mse_loss(input, _real(target, input), reduction="none")
-        each = squares.flatten(1).sum(1) if input.dim() > 1 else squares.sum()
-        return each if reduction == "none" else each.sum() / _examples(input, reduction)
+        y = _real(target, input)
+        if reduction == "none" and input.dim() > 1:
+            return _mse(input, y, "none").flatten(1).sum(1)
+        total = _mse(input, y, "sum")
+        return total / input.shape[0] if reduction == "mean" and input.dim() > 1 else total
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        per_example = (2 / _examples(input, reduction) if input.numel() else 2) * g
-        if per_example.dim():
-            per_example = per_example.reshape(-1, *[1] * (input.dim() - 1))
-        return (input - _real(target, input)) * per_example
+        mean = reduction == "mean" and input.dim() > 1
+        share = g * (2 / max(input.shape[0], 1)) if mean else 2 * g
+        if share.dim():
+            share = share.reshape(-1, *[1] * (input.dim() - 1))
+        return (input - _real(target, input)) * share
 
     @staticmethod
     def grad_target(g: Tensor, grad_input: Tensor) -> Tensor:
@@ -48,9 +52,8 @@ class MSE(Formula):
 
     @staticmethod
     def forward(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-        input, target = torch.broadcast_tensors(input, target)  # type: ignore[no-untyped-call]
         if weight is None:
-            return torch.nn.functional.mse_loss(input, target, reduction=reduction)
+            return _mse(input, target, reduction)
         squares = weight * (input - target).square()
         if reduction == "none":
             return squares
@@ -62,14 +65,14 @@ class MSE(Formula):
 
     @staticmethod
     def share(g: Tensor, error: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-        """What one squared error counts for: g / Σ w."""
+        """What an error counts for: 2 g / Σ w."""
         if reduction != "mean":
-            return g
-        return g / (error.numel() if weight is None else weight.sum())
+            return 2 * g
+        return 2 * g / weight.sum() if weight is not None else g * (2 / max(error.numel(), 1))
 
     @staticmethod
     def grad_input(g: Tensor, share: Tensor, error: Tensor, weight: Tensor | None) -> Tensor:
-        return error * (2 * share) if weight is None else error * (2 * share) * weight
+        return error * share if weight is None else error * share * weight
 
     @staticmethod
     def grad_target(g: Tensor, grad_input: Tensor) -> Tensor:
@@ -79,7 +82,7 @@ class MSE(Formula):
     def grad_weight(
         g: Tensor, share: Tensor, error: Tensor, reduction: str, output: Tensor
     ) -> Tensor:
-        return (error.square() - (output if reduction == "mean" else 0)) * share
+        return (error.square() - (output if reduction == "mean" else 0)) * share / 2
 
 
 class CrossEntropy(Formula):
@@ -111,10 +114,6 @@ class CrossEntropy(Formula):
         )
 
     @staticmethod
-    def log_p(g: Tensor, input: Tensor) -> Tensor:
-        return input.log_softmax(_axis(input), dtype=g.dtype)
-
-    @staticmethod
     def share(
         g: Tensor,
         input: Tensor,
@@ -129,25 +128,29 @@ class CrossEntropy(Formula):
     def grad_input(
         g: Tensor,
         share: Tensor,
-        log_p: Tensor,
+        input: Tensor,
         target: Tensor,
         weight: Tensor | None,
         label_smoothing: float,
     ) -> Tensor:
-        axis = _axis(log_p)
-        q = target if target.is_floating_point() else _hot(target, log_p)
+        axis = _axis(input)
+        p = input.softmax(axis, dtype=g.dtype)
+        hard = not target.is_floating_point()
+        if hard and weight is None and not label_smoothing:
+            # p − e_y without e_y in numbers, which a bool can stand for in a sum.
+            return torch.add(p, _is_class(target, input), alpha=-1) * share
+        q = _is_class(target, input).to(p.dtype) if hard else target
         if label_smoothing:
-            q = (1 - label_smoothing) * q + label_smoothing / log_p.shape[axis]
+            q = (1 - label_smoothing) * q + label_smoothing / p.shape[axis]
         if weight is not None:
-            q = q * _along(weight, log_p)
-        elif not target.is_floating_point():
-            return (log_p.exp() - q) * share
-        return (log_p.exp() * q.sum(axis, keepdim=True) - q) * share
+            q = q * _along(weight, p)
+        return (p * q.sum(axis, keepdim=True) - q) * share
 
     @staticmethod
     def grad_target(
-        g: Tensor, share: Tensor, log_p: Tensor, weight: Tensor | None, label_smoothing: float
+        g: Tensor, share: Tensor, input: Tensor, weight: Tensor | None, label_smoothing: float
     ) -> Tensor:
+        log_p = input.log_softmax(_axis(input), dtype=g.dtype)
         gradient = (label_smoothing - 1) * share * log_p
         return gradient if weight is None else gradient * _along(weight, log_p)
 
@@ -176,7 +179,7 @@ class NLL(Formula):
         reduction: str,
     ) -> Tensor:
         share = _share(g, input, target, weight, ignore_index, reduction)
-        gradient = -share * _hot(target, input)
+        gradient = -share * _is_class(target, input)
         return gradient if weight is None else gradient * _along(weight, input)
 
 
@@ -225,9 +228,11 @@ def _axis(input: Tensor) -> int:
     return 1 if input.dim() > 1 else 0
 
 
-def _examples(input: Tensor, reduction: str) -> int:
-    """What the sum over examples is divided by."""
-    return input.shape[0] if reduction == "mean" and input.dim() > 1 else 1
+def _mse(input: Tensor, target: Tensor, reduction: str) -> Tensor:
+    """torch's kernel, which autocast knows, without the checks of its Python function."""
+    if input.shape != target.shape:
+        input, target = torch.broadcast_tensors(input, target)  # type: ignore[no-untyped-call]
+    return torch._C._nn.mse_loss(input, target, get_enum(reduction))  # type: ignore[arg-type]
 
 
 def _real(target: Tensor, input: Tensor) -> Tensor:
@@ -238,16 +243,17 @@ def _real(target: Tensor, input: Tensor) -> Tensor:
     return torch.zeros_like(input).scatter(axis, target.unsqueeze(axis), 1.0)
 
 
-def _hot(target: Tensor, input: Tensor) -> Tensor:
-    """e_y for each class y; all zero for one that is ignored and so need not be a class."""
+def _is_class(target: Tensor, input: Tensor) -> Tensor:
+    """Where e_y is 1, for each class y; nowhere for one that is ignored, and may be no class."""
     axis = _axis(input)
     classes = torch.arange(input.shape[axis], device=input.device)
-    return (_along(classes, input) == target.unsqueeze(axis)).to(input.dtype)
+    return _along(classes, input) == target.unsqueeze(axis)
 
 
 def _along(weight: Tensor, input: Tensor) -> Tensor:
     """One number a class, in a shape that broadcasts against ``input``."""
-    return weight.reshape(-1, *[1] * (input.dim() - 1 - _axis(input)))
+    after = input.dim() - 1 - _axis(input)
+    return weight.reshape(-1, *[1] * after) if after else weight
 
 
 def _share(

@@ -14,6 +14,7 @@ from manualbp.nn.activation import SiLU as SiLU
 from manualbp.nn.activation import Softmax as Softmax
 from manualbp.nn.activation import Softplus as Softplus
 from manualbp.nn.activation import Tanh as Tanh
+from manualbp.nn.container import Sequential as Sequential
 from manualbp.nn.dropout import Dropout as Dropout
 from manualbp.nn.flatten import Flatten as Flatten
 from manualbp.nn.linear import Identity as Identity

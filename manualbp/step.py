@@ -1,0 +1,379 @@
+"""A whole training step, forward, backward and update, as one program."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from manualbp.tape import Tape
+
+Program = Callable[..., Tensor]
+
+
+def compile_step(
+    net: nn.Module,
+    criterion: Callable[[Tensor, Tensor], Tensor],
+    optimizer: torch.optim.Optimizer,
+    *,
+    compiler: bool = True,
+) -> Step:
+    """One training step as one compiled program: ``cost = step(x, y)``.
+
+    The step is run once on a :class:`~manualbp.Tape` with tensors that only have a shape. That
+    gives one flat list of operations, the formulas', their rules' and the optimizer's, without a
+    Python call between them, which Inductor compiles; on CUDA the result is captured as a graph
+    and replayed. A program belongs to the shapes, the mode (training or not), the autocast and
+    the options of the optimizer under which it was made; under others another one is made. The
+    learning rate may change from step to step.
+
+    Args:
+        net: a network of manualbp's layers; hooks run while it is traced, not afterwards.
+        criterion: cost of its output and the targets, a single number.
+        optimizer: ``SGD``, ``Adam`` or ``AdamW`` of :mod:`torch.optim`. Its state is its own, as
+            after ``optimizer.step()``: save it, load it, go on without the compiled step.
+        compiler: False runs the flat program without Inductor.
+
+    Raises:
+        TypeError: another optimizer, or an option of it that a program cannot have.
+    """
+    return Step(net, criterion, optimizer, compiler=compiler)
+
+
+class Step:
+    """See :func:`compile_step`."""
+
+    def __init__(
+        self,
+        net: nn.Module,
+        criterion: Callable[[Tensor, Tensor], Tensor],
+        optimizer: torch.optim.Optimizer,
+        *,
+        compiler: bool = True,
+    ) -> None:
+        self._update = _update_of(optimizer)
+        self._optimizer = optimizer
+        self._cost = _Cost(net, criterion)
+        self._compiler = compiler
+        self._programs: dict[Any, Program] = {}
+        self._rates: tuple[Any, Tensor] | None = None
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        """Train on one batch: its cost before the update, detached."""
+        return self._run(x.unsqueeze(0), y.unsqueeze(0))[0]
+
+    def many(self, xs: Tensor, ys: Tensor) -> Tensor:
+        """Train on several batches of one size in one call, one after the other.
+
+        Args:
+            xs: (steps, n, \\*), the batches.
+            ys: (steps, n, \\*), their targets.
+
+        Returns:
+            (steps,): the cost of each batch before its update, detached.
+        """
+        if len(xs) != len(ys) or not len(xs):
+            raise ValueError(
+                f"xs, ys: expected as many batches of inputs as of targets along the first axis, "
+                f"and one at least; got {len(xs)} and {len(ys)}"
+            )
+        return self._run(xs, ys)
+
+    def trace(self, x: Tensor, y: Tensor) -> torch.fx.GraphModule:
+        """The flat program of one step, to be read: ``print(step.trace(x, y).code)``."""
+        state = _State(self._cost, self._optimizer)
+        rates = self._update.rates(self._optimizer, 1).to(x.device)
+        return self._trace(state, rates, x.unsqueeze(0), y.unsqueeze(0))
+
+    def _run(self, xs: Tensor, ys: Tensor) -> Tensor:
+        steps = len(xs)
+        if not self._update.ready(self._optimizer):
+            # torch itself makes the state of its optimizer, in a first step without a program.
+            first = self._plain(xs[0], ys[0]).reshape(1)
+            return first if steps == 1 else torch.cat([first, self._run(xs[1:], ys[1:])])
+        device = xs.device.type
+        key = (
+            xs.shape,
+            xs.stride(),
+            xs.dtype,
+            xs.device,
+            ys.shape,
+            ys.stride(),
+            ys.dtype,
+            self._cost.modes(),
+            torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
+            self._update.options(self._optimizer),
+        )
+        rates = self._update.rates(self._optimizer, steps)
+        program = self._programs.get(key)
+        if program is None:
+            program = self._programs[key] = self._build(rates, xs, ys)
+        with torch.no_grad():
+            costs = program(rates, xs, ys)
+        self._update.count(self._optimizer, steps)
+        self._optimizer._opt_called = True  # type: ignore[attr-defined] # as schedulers ask
+        return costs
+
+    def _plain(self, x: Tensor, y: Tensor) -> Tensor:
+        self._optimizer.zero_grad()
+        with Tape() as tape:
+            cost = self._cost(x, y)
+        tape.backprop(cost)
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+        return cost.detach()
+
+    def _trace(self, state: _State, rates: Tensor, xs: Tensor, ys: Tensor) -> torch.fx.GraphModule:
+        update, groups = self._update, self._optimizer.param_groups
+
+        def whole(*flat: Tensor) -> Tensor:
+            *tensors, rates, xs, ys = flat
+            costs = []
+            for rate, x, y in zip(rates.unbind(0), xs.unbind(0), ys.unbind(0), strict=True):
+                leaves = [t.detach().requires_grad_(t.is_floating_point()) for t in tensors]
+                leaves = [
+                    leaf if w else leaf.detach()
+                    for leaf, w in zip(leaves, state.wanted, strict=True)
+                ]
+                with Tape() as tape:
+                    cost = functional_call(self._cost, state.named(tensors, leaves), (x, y))
+                tape.backprop(cost)
+                with torch.no_grad():
+                    for index, group, buffers in state.updates():
+                        if leaves[index].grad is not None:
+                            settings = groups[group]
+                            own = {name: tensors[i] for name, i in buffers.items()}
+                            update.apply(
+                                tensors[index], leaves[index].grad, own, rate[group], settings
+                            )
+                costs.append(cost.detach())
+            return torch.stack(costs)
+
+        from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
+
+        # Fake tensors: nothing is computed, so nothing is updated either.
+        return make_fx(whole, tracing_mode="fake")(*state.tensors, rates, xs, ys)
+
+    def _build(self, rates: Tensor, xs: Tensor, ys: Tensor) -> Program:
+        state = _State(self._cost, self._optimizer)
+        graph = self._trace(state, rates, xs, ys)
+        tensors = state.tensors
+        program: Program = graph
+        if self._compiler:
+            try:
+                with torch.no_grad():
+                    program = torch._inductor.compile(graph, [*tensors, rates, xs, ys])
+                    # Compiling is put off to the first call; a copy takes its effects.
+                    program(*(t.clone() for t in (*tensors, rates, xs, ys)))
+            except Exception as error:
+                reason = str(error).strip().splitlines()[0][:120]
+                warnings.warn(
+                    f"compile_step found no working compiler ({reason}): the step runs as a flat "
+                    f"program, uncompiled",
+                    stacklevel=4,
+                )
+                program = graph
+        if xs.device.type == "cuda":
+            return _Replay(program, tensors, rates, xs, ys)
+        return lambda rates, xs, ys: program(*tensors, rates, xs, ys)
+
+
+class _Cost(nn.Module):
+    """Network and criterion as one module, so that one call takes all their tensors as inputs."""
+
+    def __init__(self, net: nn.Module, criterion: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.net = net
+        self.criterion = criterion
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.criterion(self.net(x), y)
+
+    def modes(self) -> tuple[Any, ...]:
+        """What a program takes for granted of the modules."""
+        return (self.net.training, tuple(p.requires_grad for p in self.net.parameters()))
+
+
+class _State:
+    """All tensors that a step reads or writes: parameters, buffers, the optimizer's state."""
+
+    def __init__(self, cost: _Cost, optimizer: torch.optim.Optimizer) -> None:
+        self.tensors: list[Tensor] = []
+        self.wanted: list[bool] = []
+        self._places: dict[int, int] = {}
+        self._names: dict[str, int] = {}
+        self._updates: list[tuple[int, int, dict[str, int]]] = []
+        for name, tensor in (
+            *cost.named_parameters(remove_duplicate=False),
+            *cost.named_buffers(remove_duplicate=False),
+        ):
+            self._names[name] = self._place(tensor)
+        for number, group in enumerate(optimizer.param_groups):
+            for parameter in group["params"]:
+                if not parameter.requires_grad or id(parameter) not in self._places:
+                    continue
+                state = optimizer.state.get(parameter, {})
+                buffers = {
+                    name: self._place(value)
+                    for name, value in state.items()
+                    if isinstance(value, Tensor)
+                    and value.dim() == parameter.dim()
+                    and name != "step"
+                }
+                place = self._place(parameter)
+                self.wanted[place] = True
+                self._updates.append((place, number, buffers))
+
+    def _place(self, tensor: Tensor) -> int:
+        if id(tensor) not in self._places:
+            self._places[id(tensor)] = len(self.tensors)
+            self.tensors.append(tensor.detach())
+            self.wanted.append(False)
+        return self._places[id(tensor)]
+
+    def named(self, tensors: list[Tensor], leaves: list[Tensor]) -> dict[str, Tensor]:
+        """The tensors of network and criterion by name: leaves where a gradient is wanted."""
+        return {n: leaves[i] if self.wanted[i] else tensors[i] for n, i in self._names.items()}
+
+    def updates(self) -> Iterator[tuple[int, int, dict[str, int]]]:
+        return iter(self._updates)
+
+
+class _Replay:
+    """A program captured as a CUDA graph, replayed on copies of its inputs."""
+
+    def __init__(
+        self, program: Program, tensors: list[Tensor], rates: Tensor, xs: Tensor, ys: Tensor
+    ) -> None:
+        self._inputs = [t.to(xs.device, copy=True) for t in (rates, xs, ys)]
+        before = [t.clone() for t in tensors]
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream), torch.no_grad():
+            for _ in range(3):  # as torch advises, so that libraries allocate before the capture
+                program(*tensors, *self._inputs)
+            for tensor, value in zip(tensors, before, strict=True):
+                tensor.copy_(value)
+        torch.cuda.current_stream().wait_stream(stream)
+        self._graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self._graph), torch.no_grad():
+            self._costs = program(*tensors, *self._inputs)
+
+    def __call__(self, *inputs: Tensor) -> Tensor:
+        for own, given in zip(self._inputs, inputs, strict=True):
+            own.copy_(given, non_blocking=True)
+        self._graph.replay()
+        return self._costs.clone()
+
+
+# ------------------------------------------------------------------------------------- updates
+
+
+class _SGD:
+    """w ← w − η v,  v ← μ v + (1 − τ) ∂C/∂w   (torch.optim.SGD)"""
+
+    NEEDS = ()
+
+    def ready(self, optimizer: torch.optim.Optimizer) -> bool:
+        return all(
+            "momentum_buffer" in optimizer.state.get(p, {})
+            for group in optimizer.param_groups
+            if group["momentum"]
+            for p in group["params"]
+            if p.requires_grad
+        )
+
+    def options(self, optimizer: torch.optim.Optimizer) -> Any:
+        names = ("momentum", "dampening", "weight_decay", "nesterov", "maximize")
+        return tuple(tuple(group[n] for n in names) for group in optimizer.param_groups)
+
+    def rates(self, optimizer: torch.optim.Optimizer, steps: int) -> Tensor:
+        """(steps, groups, 1): η."""
+        row = [[float(group["lr"])] for group in optimizer.param_groups]
+        return torch.tensor([row] * steps)
+
+    def count(self, optimizer: torch.optim.Optimizer, steps: int) -> None:
+        pass
+
+    def apply(self, w: Tensor, g: Tensor, state: dict[str, Tensor], rate: Tensor, o: Any) -> None:
+        if o["maximize"]:
+            g = -g
+        if o["weight_decay"]:
+            g = g + o["weight_decay"] * w
+        if o["momentum"]:
+            v = state["momentum_buffer"]
+            v.copy_(o["momentum"] * v + (1 - o["dampening"]) * g)
+            g = g + o["momentum"] * v if o["nesterov"] else v
+        w.sub_(rate[0].to(w.dtype) * g)
+
+
+class _Adam:
+    """w ← w − η m̂ / (√v̂ + ε),  running means of ∂C/∂w and its square   (torch.optim.Adam)"""
+
+    def ready(self, optimizer: torch.optim.Optimizer) -> bool:
+        groups = optimizer.param_groups
+        return all("exp_avg" in optimizer.state.get(p, {}) for p in _trained(groups))
+
+    def options(self, optimizer: torch.optim.Optimizer) -> Any:
+        names = ("betas", "eps", "weight_decay", "amsgrad", "maximize")
+        return tuple(tuple(group[n] for n in names) for group in optimizer.param_groups)
+
+    def rates(self, optimizer: torch.optim.Optimizer, steps: int) -> Tensor:
+        """(steps, groups, 3): η, η / (1 − β₁ᵗ) and √(1 − β₂ᵗ) at each step t."""
+        rows = []
+        for ahead in range(1, steps + 1):
+            row = []
+            for group in optimizer.param_groups:
+                lr, (beta1, beta2) = float(group["lr"]), group["betas"]
+                first = next(iter(_trained([group])), None)
+                t = ahead + (float(optimizer.state[first]["step"]) if first is not None else 0)
+                row.append([lr, lr / (1 - beta1**t), math.sqrt(1 - beta2**t)])
+            rows.append(row)
+        return torch.tensor(rows)
+
+    def count(self, optimizer: torch.optim.Optimizer, steps: int) -> None:
+        for p in _trained(optimizer.param_groups):
+            optimizer.state[p]["step"] += steps
+
+    def apply(self, w: Tensor, g: Tensor, state: dict[str, Tensor], rate: Tensor, o: Any) -> None:
+        (beta1, beta2), (lr, size, root) = o["betas"], rate.to(w.dtype).unbind(0)
+        if o["maximize"]:
+            g = -g
+        if o["weight_decay"]:
+            if o.get("decoupled_weight_decay"):
+                w.mul_(1 - lr * o["weight_decay"])
+            else:
+                g = g + o["weight_decay"] * w
+        m, v = state["exp_avg"], state["exp_avg_sq"]
+        m.copy_(m + (1 - beta1) * (g - m))
+        v.copy_(beta2 * v + (1 - beta2) * g * g)
+        if o["amsgrad"]:
+            highest = state["max_exp_avg_sq"]
+            highest.copy_(torch.maximum(highest, v))
+            v = highest
+        w.sub_(size * m / (v.sqrt() / root + o["eps"]))
+
+
+def _trained(groups: list[dict[str, Any]]) -> Iterator[Tensor]:
+    return (p for group in groups for p in group["params"] if p.requires_grad)
+
+
+def _update_of(optimizer: torch.optim.Optimizer) -> Any:
+    updates = {torch.optim.SGD: _SGD, torch.optim.Adam: _Adam, torch.optim.AdamW: _Adam}
+    update = updates.get(type(optimizer))
+    if update is None:
+        raise TypeError(
+            f"optimizer: expected SGD, Adam or AdamW of torch.optim, got "
+            f"{type(optimizer).__name__}; with any other, record each step on a manualbp.Tape and "
+            f"call optimizer.step()"
+        )
+    for group in optimizer.param_groups:
+        for option in ("capturable", "differentiable"):
+            if group.get(option):
+                raise TypeError(f"optimizer: {option}=True has no meaning in a compiled step")
+    return update()
