@@ -60,8 +60,14 @@ class Step:
         self._optimizer = optimizer
         self._cost = _Cost(net, criterion)
         self._compiler = compiler
-        self._programs: dict[Any, Program] = {}
-        self._rates: tuple[Any, Tensor] | None = None
+        self._programs: dict[Any, tuple[_State, Program]] = {}
+        #: why programs run uncompiled: the compiler's own words, or None where they do not
+        self.uncompiled: str | None = None
+
+    @property
+    def made(self) -> bool:
+        """Whether there is a program yet: the first step makes it, or the optimizer's state."""
+        return bool(self._programs)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Train on one batch: its cost before the update, detached."""
@@ -110,9 +116,12 @@ class Step:
             self._update.options(self._optimizer),
         )
         rates = self._update.rates(self._optimizer, steps)
-        program = self._programs.get(key)
-        if program is None:
-            program = self._programs[key] = self._build(rates, xs, ys)
+        state, program = self._programs.get(key, (None, None))
+        if state is None or program is None or state.moved():
+            # Tensors that have been replaced, by .to() or load_state_dict(), are not the program's.
+            state = _State(self._cost, self._optimizer)
+            program = self._build(state, rates, xs, ys)
+            self._programs[key] = (state, program)
         with torch.no_grad():
             costs = program(rates, xs, ys)
         self._update.count(self._optimizer, steps)
@@ -159,22 +168,24 @@ class Step:
         # Fake tensors: nothing is computed, so nothing is updated either.
         return make_fx(whole, tracing_mode="fake")(*state.tensors, rates, xs, ys)
 
-    def _build(self, rates: Tensor, xs: Tensor, ys: Tensor) -> Program:
-        state = _State(self._cost, self._optimizer)
+    def _build(self, state: _State, rates: Tensor, xs: Tensor, ys: Tensor) -> Program:
         graph = self._trace(state, rates, xs, ys)
         tensors = state.tensors
         program: Program = graph
         if self._compiler:
             try:
-                with torch.no_grad():
+                from torch._inductor import config  # slow to import
+
+                # Or Inductor tries out each instruction set that the processor names, for seconds.
+                with torch.no_grad(), config.patch({"cpp.vec_isa_ok": True}):
                     program = torch._inductor.compile(graph, [*tensors, rates, xs, ys])
                     # Compiling is put off to the first call; a copy takes its effects.
                     program(*(t.clone() for t in (*tensors, rates, xs, ys)))
             except Exception as error:
-                reason = str(error).strip().splitlines()[0][:120]
+                self.uncompiled = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
                 warnings.warn(
-                    f"compile_step found no working compiler ({reason}): the step runs as a flat "
-                    f"program, uncompiled",
+                    f"compile_step found no working compiler ({self.uncompiled}): the step runs as "
+                    f"a flat program, uncompiled",
                     stacklevel=4,
                 )
                 program = graph
@@ -190,13 +201,14 @@ class _Cost(nn.Module):
         super().__init__()
         self.net = net
         self.criterion = criterion
+        self._all, self._wanted = list(self.modules()), list(self.parameters())
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         return self.criterion(self.net(x), y)
 
-    def modes(self) -> tuple[Any, ...]:
+    def modes(self) -> tuple[bool, ...]:
         """What a program takes for granted of the modules."""
-        return (self.net.training, tuple(p.requires_grad for p in self.net.parameters()))
+        return (*[m.training for m in self._all], *[p.requires_grad for p in self._wanted])
 
 
 class _State:
@@ -208,6 +220,8 @@ class _State:
         self._places: dict[int, int] = {}
         self._names: dict[str, int] = {}
         self._updates: list[tuple[int, int, dict[str, int]]] = []
+        self._owners: list[tuple[Tensor, int]] = []
+        self._optimizer, self._states = optimizer, list[tuple[Tensor, Any]]()
         for name, tensor in (
             *cost.named_parameters(remove_duplicate=False),
             *cost.named_buffers(remove_duplicate=False),
@@ -218,6 +232,8 @@ class _State:
                 if not parameter.requires_grad or id(parameter) not in self._places:
                     continue
                 state = optimizer.state.get(parameter, {})
+                if state:
+                    self._states.append((parameter, state))
                 buffers = {
                     name: self._place(value)
                     for name, value in state.items()
@@ -233,12 +249,20 @@ class _State:
         if id(tensor) not in self._places:
             self._places[id(tensor)] = len(self.tensors)
             self.tensors.append(tensor.detach())
+            self._owners.append((tensor, tensor.data_ptr()))
             self.wanted.append(False)
         return self._places[id(tensor)]
 
     def named(self, tensors: list[Tensor], leaves: list[Tensor]) -> dict[str, Tensor]:
         """The tensors of network and criterion by name: leaves where a gradient is wanted."""
         return {n: leaves[i] if self.wanted[i] else tensors[i] for n, i in self._names.items()}
+
+    def moved(self) -> bool:
+        """Whether a tensor now lies elsewhere than when it was gathered."""
+        states = self._optimizer.state
+        return any([t.data_ptr() != place for t, place in self._owners]) or any(
+            [states.get(parameter) is not state for parameter, state in self._states]
+        )
 
     def updates(self) -> Iterator[tuple[int, int, dict[str, int]]]:
         return iter(self._updates)
@@ -277,7 +301,8 @@ class _Replay:
 class _SGD:
     """w ← w − η v,  v ← μ v + (1 − τ) ∂C/∂w   (torch.optim.SGD)"""
 
-    NEEDS = ()
+    def __init__(self) -> None:
+        self._last: tuple[Any, Tensor] | None = None
 
     def ready(self, optimizer: torch.optim.Optimizer) -> bool:
         return all(
@@ -295,7 +320,9 @@ class _SGD:
     def rates(self, optimizer: torch.optim.Optimizer, steps: int) -> Tensor:
         """(steps, groups, 1): η."""
         row = [[float(group["lr"])] for group in optimizer.param_groups]
-        return torch.tensor([row] * steps)
+        if self._last is None or self._last[0] != (row, steps):
+            self._last = (row, steps), torch.tensor([row] * steps)
+        return self._last[1]
 
     def count(self, optimizer: torch.optim.Optimizer, steps: int) -> None:
         pass

@@ -26,6 +26,7 @@ def command(mark: str) -> str:
     return found[1]
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # Inductor's, of parts of torch
 def test_the_snippets_run_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
     for block in blocks("python"):

@@ -146,6 +146,21 @@ def test_it_goes_on_from_a_checkpoint_and_the_other_way_round():
         torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-9)
 
 
+def test_tensors_that_were_replaced_are_found_again():
+    xs, ys = batches(5)
+    (theirs, ours), make = (network(), network()), OPTIMIZERS["momentum"]
+    expected, optimizer = make(theirs.parameters()), make(ours.parameters())
+    step = compile_step(ours, F.squared_error, optimizer, compiler=False)
+    plainly(theirs, F.squared_error, expected, xs, ys)
+    step.many(xs[:3], ys[:3])
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    step(xs[3], ys[3])
+    ours[0].weight.data = ours[0].weight.data.clone()
+    step(xs[4], ys[4])
+    for p, q in zip(theirs.parameters(), ours.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-6, atol=1e-9)
+
+
 def test_modes_sizes_and_a_weighted_criterion():
     net = torch.nn.Sequential(network(), nn.Dropout(0.5))
     criterion = nn.CrossEntropyLoss(weight=torch.tensor([1.0, 2.0, 3.0]).double())

@@ -15,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 
 from manualbp import nn
-from manualbp.training import check, describe, monitor, network
+from manualbp.training import check, describe, engine, monitor, network
 from manualbp.training.classifier import LitClassifier, rate
 from manualbp.training.cli import CLI, main, split_configs
 from manualbp.training.data import (
@@ -30,6 +30,7 @@ from manualbp.training.data import (
 )
 from manualbp.training.errors import UserError
 
+ENGINES = ["autograd", "tape", "step"]
 ROOT = Path(__file__).resolve().parents[1]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 DEFAULT = ROOT / "configs" / "3b1b.yaml"
@@ -44,6 +45,12 @@ def mnist() -> dict[str, tuple[torch.Tensor, torch.Tensor]]:
     data = MNISTDataModule()
     data.setup()
     return data.parts
+
+
+@pytest.fixture(autouse=True)
+def uncompiled(monkeypatch):
+    """A step's program as it was traced: compiling it takes longer than all that is tested."""
+    monkeypatch.setattr(engine, "COMPILER", False)
 
 
 @pytest.fixture
@@ -197,48 +204,197 @@ def test_a_checkpoint_of_another_network_is_refused(run, tmp_path):
 
 class PressCtrlC(pl.Callback):
     def __init__(self, step: int) -> None:
-        self.step = step
+        self.step, self.pressed = step, False
 
     def on_train_batch_start(self, trainer, *_):
-        if trainer.global_step == self.step:
+        if trainer.global_step >= self.step and not self.pressed:
+            self.pressed = True
             os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.fixture
+def interrupted(run, monkeypatch):
+    """The same as `run`, with a Ctrl-C at the step named; gives what resumes it."""
+    instantiate = CLI.instantiate_trainer
+
+    def call(step: int, *args: str, tiny: bool = True) -> list[str]:
+        def pressing(self, **kwargs):
+            trainer = instantiate(self, **kwargs)
+            trainer.callbacks.append(PressCtrlC(step))
+            return trainer
+
+        with monkeypatch.context() as patch:
+            patch.setattr(CLI, "instantiate_trainer", pressing)
+            status, out, err = run(*args, tiny=tiny)
+        assert status == 130 and "interrupted" in err and "Traceback" not in err
+        return re.search(r"resume +python train.py (.*)", out)[1].split()
+
+    return call
 
 
 @pytest.mark.parametrize("step", [1, 2, 4], ids=["mid-epoch", "last step of an epoch", "later"])
 def test_ctrl_c_saves_and_the_resumed_run_ends_where_an_unbroken_one_does(
-    run, tmp_path, monkeypatch, step
+    run, interrupted, tmp_path, step
 ):
-    instantiate = CLI.instantiate_trainer
-
-    def pressing(self, **kwargs):
-        trainer = instantiate(self, **kwargs)
-        trainer.callbacks.append(PressCtrlC(step))
-        return trainer
-
-    assert run("--name", "whole")[0] == 0
-    with monkeypatch.context() as patch:
-        patch.setattr(CLI, "instantiate_trainer", pressing)
-        status, out, err = run("--name", "broken")
-    assert status == 130 and "interrupted" in err and "Traceback" not in err
+    autograd = ["--model.engine", "autograd"]  # which Ctrl-C stops at any step
+    assert run("--name", "whole", *autograd)[0] == 0
+    command = interrupted(step, "--name", "broken", *autograd)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    command = re.search(r"resume +python train.py (.*)", out)[1].split()
     status, _, err = run(*command, tiny=False)
     assert (status, err) == (0, "")
-    whole, broken = (
-        torch.load(tmp_path / f"runs/{run}/checkpoints/last.ckpt", weights_only=True)
-        for run in ("whole/version_0", "broken/version_1")
-    )
+    whole, broken = (last(tmp_path, run) for run in ("whole/version_0", "broken/version_1"))
     assert whole["global_step"] == broken["global_step"] == 6
     for name, weights in whole["state_dict"].items():
         assert torch.equal(weights, broken["state_dict"][name]), name
 
 
+def last(folder: Path, run: str):
+    return torch.load(folder / f"runs/{run}/checkpoints/last.ckpt", weights_only=True)
+
+
+# The engines.
+
+# Two epochs of 100 batches of 16: more than one call takes, and not a multiple of it.
+SHORT = ["--data.batch_size", "16", "--trainer.limit_train_batches", "100"]
+SHORT += ["--trainer.limit_val_batches", "1", "--trainer.limit_test_batches", "1"]
+SHORT += ["--trainer.max_epochs", "2", "--trainer.accelerator", "cpu", "--threads", "1"]
+SHORT += ["--model.schedule", "cosine", "--model.warmup", "0.1"]
+
+
+def assert_same_weights(one, other):
+    for name, weights in one["state_dict"].items():
+        torch.testing.assert_close(weights, other["state_dict"][name], rtol=1e-4, atol=2e-5)
+
+
+def metrics(folder: Path, run: str):
+    head, *rows = (folder / f"runs/{run}/version_0/metrics.csv").read_text().splitlines()
+    return [dict(zip(head.split(","), row.split(","), strict=True)) for row in rows]
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [["sgd", "0.1", "0.9"], ["nesterov", "0.1", "0.9"], ["sgd", "1", "0"], ["adamw", "0.003", "0"]],
+    ids=lambda values: "-".join(values),
+)
+def test_every_engine_gives_the_same_weights_costs_and_counts(run, tmp_path, optimizer):
+    kind, lr, momentum = optimizer
+    args = [*SHORT, "--model.optimizer", kind, "--model.lr", lr, "--model.momentum", momentum]
+    args += ["--model.weight_decay", "0.001", "--test", "false"]
+    for name in ENGINES:
+        assert run(*args, "--name", name, "--model.engine", name, tiny=False)[::2] == (0, "")
+    expected = last(tmp_path, "autograd/version_0")
+    rows = metrics(tmp_path, "autograd")
+    for name in ENGINES[1:]:
+        found = last(tmp_path, f"{name}/version_0")
+        assert_same_weights(expected, found)
+        assert found["global_step"] == expected["global_step"] == 200
+        assert found["lr_schedulers"] == expected["lr_schedulers"]
+        progress = [c["loops"]["fit_loop"]["epoch_loop.batch_progress"] for c in (found, expected)]
+        assert progress[0] == progress[1]
+        for ours, theirs in zip(metrics(tmp_path, name), rows, strict=True):
+            assert (ours["epoch"], ours["step"]) == (theirs["epoch"], theirs["step"])
+            assert float(ours["train_cost"]) == pytest.approx(float(theirs["train_cost"]), rel=1e-4)
+
+
+@pytest.mark.parametrize("first", ENGINES)
+def test_a_run_goes_on_with_another_engine(run, interrupted, tmp_path, first):
+    # Stops after 71 steps with autograd, and after a call with the others: 164 steps.
+    assert run(*SHORT, "--name", "whole", "--model.engine", first, tiny=False)[0] == 0
+    command = interrupted(70, *SHORT, "--name", "broken", "--model.engine", first, tiny=False)
+    assert last(tmp_path, "broken/version_0")["global_step"] == (71 if first == "autograd" else 164)
+    whole = last(tmp_path, "whole/version_0")
+    for version, other in enumerate(e for e in ENGINES if e != first):
+        status, _, err = run(*command, "--model.engine", other, tiny=False)
+        assert (status, err) == (0, "")
+        resumed = last(tmp_path, f"broken/version_{version + 1}")
+        assert resumed["global_step"] == whole["global_step"] == 200
+        assert_same_weights(whole, resumed)
+
+
+@pytest.mark.parametrize("name", ENGINES[1:])
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_runs_with_every_engine(run, config, name):
+    status, out, err = run("--config", str(config), "--model.engine", name)
+    assert (status, err) == (0, "") and "test accuracy" in out
+
+
+@pytest.mark.parametrize("cost", ["mse", "bce_with_logits", "nll"])
+def test_a_program_takes_every_form_of_targets(run, cost):
+    args = ["--model.cost", cost, "--model.engine", "step"]
+    args += ["--model.output_activation", "log_softmax" if cost == "nll" else "identity"]
+    assert run(*args)[::2] == (0, "")
+
+
+def test_what_lightning_limits_is_counted_in_steps(run, tmp_path):
+    engine = ["--model.engine", "step"]
+    assert run(*SHORT, *engine, "--trainer.max_steps", "130", tiny=False)[::2] == (0, "")
+    assert last(tmp_path, "3b1b/version_0")["global_step"] == 130
+    args = [*SHORT, *engine, "--name", "often", "--trainer.val_check_interval", "30"]
+    assert run(*args, tiny=False)[::2] == (0, "")
+    steps = [int(row["step"]) for row in metrics(tmp_path, "often")]
+    assert steps[:3] == [29, 59, 89]
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["--model.optimizer", "rmsprop"], "mend: --model.engine tape"),
+        (["--trainer.accumulate_grad_batches", "2"], "leave out --trainer.accumulate_grad_batches"),
+        (["--trainer.gradient_clip_val", "1"], "leave out --trainer.gradient_clip_val"),
+        (["--trainer.strategy", "ddp", "--trainer.devices", "2"], "mend: --trainer.devices 1"),
+    ],
+)
+def test_what_only_autograd_does_is_refused_by_the_others(run, args, said):
+    status, _, err = run(*args, "--model.engine", "step")
+    assert status == 1 and err.startswith("error: --model.engine step") and said in err
+    assert len(err.splitlines()) == 2
+    if said.startswith("leave"):
+        assert run(*args, "--model.engine", "autograd")[::2] == (0, "")
+
+
+def test_an_optimizer_without_a_program_is_refused():
+    net, _ = network_of_two()
+    with pytest.raises(UserError, match=r"--model\.engine tape, which takes any"):
+        engine.ProgramStep(net, nn.SquaredError(), torch.optim.Adagrad(net.parameters()))
+
+
+def test_without_a_compiler_one_line_says_so(run, monkeypatch, tmp_path):
+    def broken(*_, **__):
+        raise RuntimeError("no C++ compiler here\nand a long story")
+
+    monkeypatch.setattr(engine, "COMPILER", True)
+    monkeypatch.setattr("torch._inductor.compile", broken)
+    status, out, err = run("--model.engine", "step")
+    assert (status, err) == (0, "")
+    (line,) = (line for line in out.splitlines() if line.startswith("engine "))
+    assert "no working compiler (no C++ compiler here), so on the tape" in line
+    assert run("--model.engine", "tape", "--name", "tape")[0] == 0
+    assert_same_weights(last(tmp_path, "tape/version_0"), last(tmp_path, "3b1b/version_0"))
+
+
+@pytest.mark.parametrize("name", ENGINES[1:])
+def test_a_last_update_that_ruins_the_weights_is_found_by_going_back(name):
+    net, (x, y) = network_of_two()
+    cost, optimizer = nn.SquaredError(), torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    step, tape = (engine.step_of(n, net, cost, optimizer) for n in (name, "tape"))
+    optimizer.param_groups[0]["lr"] = 1e38
+    x, y = x.expand(2, -1, -1), y.expand(2, -1)
+    optimizer.param_groups[0]["momentum"] = 0.0
+    with torch.no_grad():
+        net[2].bias.fill_(1e18)  # a cost of 1e36, and a gradient that lr takes beyond 3e38
+    bad = engine.several(step, tape, x[:1], y[:1], [])
+    assert isinstance(bad, engine.Bad) and bad.place == 1
+    found = monitor.first_non_finite(net, cost, bad.batch)
+    assert "its gradient was finite, the update not" in found
+
+
 # NaN.
 
 
-def test_nan_ends_the_run_and_says_where(run):
+@pytest.mark.parametrize("engine", ENGINES)
+def test_nan_ends_the_run_and_says_where(run, engine):
     relu = ["--model.activation", "relu", "--model.output_activation", "identity"]
-    relu += ["--model.warmup", "0", "--model.schedule", "constant"]
+    relu += ["--model.warmup", "0", "--model.schedule", "constant", "--model.engine", engine]
     status, _, err = run(*relu, "--model.lr", "1e30")
     assert status == 1 and len(err.splitlines()) == 2
     assert "diverged at epoch 1, step 2 of the epoch: first seen in z, the output of layer" in err
@@ -499,15 +655,26 @@ def test_a_loader_goes_on_after_the_last_batch_it_gave():
     assert labels_of(resumed) == labels_of(whole)
 
 
+def test_several_batches_come_at_a_time_and_a_ragged_one_alone():
+    sizes = iter([4, 4, 4, 4])
+    loader = Batches(torch.zeros(103, 1), torch.arange(103), 10, None, lambda: next(sizes))
+    given = [(tuple(x.shape), tuple(y.shape)) for x, y in loader]
+    assert [y for _, y in given] == [(4, 10), (4, 10), (2, 10), (3,)]
+    assert given[0][0] == (4, 10, 1)
+    sizes = iter([4] * 8)
+    assert [int(i) for _, y in loader for i in y.flatten()] == list(range(103))
+    assert loader.state_dict()["batch"] == len(loader) == 11
+
+
 # The whole program, as a user starts it.
 
 
-@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
-def test_a_piped_run_is_plain_text_with_nothing_on_stderr(tmp_path, encoding):
+@pytest.mark.parametrize(("encoding", "engine"), [("utf-8", "step"), ("ascii", "tape")])
+def test_a_piped_run_is_plain_text_with_nothing_on_stderr(tmp_path, encoding, engine):
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}
     environment.pop("PYTHONWARNINGS", None)
     result = subprocess.run(
-        [sys.executable, str(ROOT / "train.py"), *TINY],
+        [sys.executable, str(ROOT / "train.py"), *TINY, "--model.engine", engine],
         cwd=tmp_path,
         env=environment,
         capture_output=True,
@@ -522,6 +689,7 @@ def test_a_piped_run_is_plain_text_with_nothing_on_stderr(tmp_path, encoding):
     (header,) = (i for i, line in enumerate(lines) if line.startswith("epoch "))
     assert len({len(line) for line in lines[header : header + 3]}) == 1
     assert lines[-1].startswith("next")
+    assert ("one program for a whole step, compiled in" in out) == (engine == "step")
 
 
 def test_user_errors_are_no_other_errors():

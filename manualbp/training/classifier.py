@@ -10,7 +10,9 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
+from manualbp.training import engine as engines
 from manualbp.training import monitor, network
+from manualbp.training.engine import Engine
 from manualbp.training.errors import UserError
 from manualbp.training.network import Activation, Cost, Init
 
@@ -37,6 +39,11 @@ class LitClassifier(pl.LightningModule):
         weight_decay: decoupled from the gradient in `adamw`, added to it elsewhere.
         schedule: how the learning rate falls, from step to step, to 0 at the end.
         warmup: share of the steps over which the learning rate first rises from 0.
+        engine: what computes a step: `autograd`, with the formulas as its backward functions;
+            `tape`, the formulas noted as they run and walked back without autograd; `step`, those
+            and the update compiled into one program, which takes seconds, and then is the fastest
+            (of `rmsprop` it knows no update). The weights are the same to rounding, except that
+            dropout in a compiled program draws other random numbers.
     """
 
     def __init__(
@@ -54,6 +61,7 @@ class LitClassifier(pl.LightningModule):
         weight_decay: float = 0.0,
         schedule: Schedule = "constant",
         warmup: float = 0.0,
+        engine: Engine = "autograd",
     ) -> None:
         super().__init__()
         if layers and (len(layers) < 2 or min(layers) < 1):
@@ -62,13 +70,20 @@ class LitClassifier(pl.LightningModule):
         for name, share in shares.items():
             if not 0 <= share < 1:
                 raise UserError(f"model.{name} must lie in [0, 1), got {share}")
+        if engine == "step" and optimizer == "rmsprop":
+            raise UserError(
+                "--model.engine step knows the updates of sgd, nesterov, adam and adamw, and not "
+                "that of rmsprop\n  mend: --model.engine tape, which takes any optimizer"
+            )
         self.save_hyperparameters()
         self.net: torch.nn.Module = network.build(
             layers, activation, output_activation, input_dropout, dropout, init
         )
         self.criterion = network.COSTS[cost]()
         self.accuracy = MulticlassAccuracy(layers[-1] if layers else 10, average="micro")
-        self.cost_sum, self.steps_summed = 0.0, 0
+        self.automatic_optimization = engine == "autograd"
+        self.costs: list[Tensor] = []  # of the epoch's steps, on their device
+        self.total_steps: float | None = None
 
     @classmethod
     def around(cls, net: torch.nn.Module, **settings: Any) -> LitClassifier:
@@ -83,22 +98,47 @@ class LitClassifier(pl.LightningModule):
 
     def cost(self, output: Tensor, labels: Tensor) -> Tensor:
         """The cost C that is differentiated: a mean over the examples."""
-        y = network.targets(labels, self.hparams["cost"], output.shape[1])
+        y = network.targets(labels, self.hparams["cost"], output)
         value: Tensor = self.criterion(output, y)
         return value
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            engines.verify(self.trainer, self.hparams["engine"])
+
+    def on_train_start(self) -> None:
+        if not self.automatic_optimization:
+            optimizer = self.optimizers(use_pl_optimizer=False)
+            assert isinstance(optimizer, torch.optim.Optimizer)
+            self.tape = engines.TapeStep(self.net, self.cost, optimizer)
+            self.step = engines.step_of(self.hparams["engine"], self.net, self.cost, optimizer)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
+        if not self.automatic_optimization:
+            self._several(batch, batch_idx)
+            return None
         images, labels = batch
         cost = self.cost(self.net(images), labels)
-        value = cost.item()
-        if not math.isfinite(value):
+        if not cost.isfinite():
             raise self._diverged(batch, batch_idx)
-        self.cost_sum += value
-        self.steps_summed += 1
+        self.costs.append(cost.detach().reshape(1))
         return cost
 
+    def _several(self, batch: Batch, batch_idx: int) -> None:
+        """A step of each batch, where the loader gives several along a first axis."""
+        images, labels = batch
+        if labels.dim() == 1:
+            images, labels = images.unsqueeze(0), labels.unsqueeze(0)
+        schedulers = self.lr_schedulers() or []
+        schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
+        costs = engines.several(self.step, self.tape, images, labels, schedulers)
+        if isinstance(costs, engines.Bad):
+            raise self._diverged(costs.batch, batch_idx + costs.place)
+        self.costs.append(costs)
+        engines.account(self.trainer, len(costs))
+
     def on_train_epoch_start(self) -> None:
-        self.cost_sum, self.steps_summed = 0.0, 0
+        self.costs = []
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if batch_idx == 0:
@@ -110,8 +150,9 @@ class LitClassifier(pl.LightningModule):
         # The last step's update can ruin the weights too, and no training step follows it.
         if not all(p.isfinite().all() for p in self.net.parameters()):
             raise self._diverged(self.sample, int(self.trainer.num_training_batches))
-        if self.steps_summed:
-            self.log("train_cost", self.cost_sum / self.steps_summed, sync_dist=True)
+        if self.costs:
+            mean = torch.cat(self.costs).cpu().double().mean()
+            self.log("train_cost", mean.float(), sync_dist=True)
         with torch.inference_mode(False):
             images, labels = (t.clone() for t in self.sample)
             deltas, saturated = monitor.measure(self.net, self.cost, images, labels)
@@ -133,6 +174,7 @@ class LitClassifier(pl.LightningModule):
         kinds |= {"rmsprop": torch.optim.RMSprop}
         kind = kinds.get(h["optimizer"], torch.optim.SGD)
         optimizer = kind(self.net.parameters(), **settings)
+        self.total_steps = None
         if h["schedule"] == "constant" and not h["warmup"]:
             return optimizer
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, self._rate)
@@ -141,8 +183,13 @@ class LitClassifier(pl.LightningModule):
     def _rate(self, step: int) -> float:
         # The total is not asked for at step 0: Lightning would set up the loaders to count it,
         # too early for a checkpoint to tell them where to go on.
-        progress = step / self.trainer.estimated_stepping_batches if step else 0.0
+        if step and self.total_steps is None:
+            self.total_steps = self.trainer.estimated_stepping_batches
+        progress = step / self.total_steps if step and self.total_steps else 0.0
         return rate(progress, self.hparams["schedule"], self.hparams["warmup"])
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        engines.translate(checkpoint)
 
     def _evaluate(self, part: str, batch: Batch) -> None:
         images, labels = batch

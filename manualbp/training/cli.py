@@ -21,6 +21,7 @@ from manualbp.training.checkpoint import Checkpoint, verify_checkpoint
 from manualbp.training.classifier import LitClassifier
 from manualbp.training.console import Console
 from manualbp.training.data import MNISTDataModule
+from manualbp.training.engine import verify as verify_engine
 from manualbp.training.errors import UserError
 from manualbp.training.interrupt import SaveOnInterrupt
 
@@ -87,6 +88,7 @@ class CLI(LightningCLI):
         """Train, choose by validation, test once; the status that the program ends with."""
         trainer, model, data, say = self.trainer, self.model, self.datamodule, self.console.say
         ckpt_path = self.config.ckpt_path
+        verify_engine(trainer, model.hparams["engine"])
         if ckpt_path:
             verify_checkpoint(ckpt_path, model, trainer.max_epochs)
         if self.config.threads:
@@ -189,6 +191,8 @@ def quieten() -> None:
     """Keep Lightning's notices off the console, and what warns about its own code."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning_utilities"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # On a machine without a GPU, Inductor's import says so.
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     # Lightning 2.6 calls what newer versions of torch and jsonargparse deprecate.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")

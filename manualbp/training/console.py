@@ -71,10 +71,10 @@ class Console(pl.Callback):
                 f"MNIST  {sizes['train']:,} train / {sizes['val']:,} validation / 10,000 test"
                 f"  (pixels in [0, 1]; {data.root})"
             )
-            images, labels = next(iter(data.train_dataloader()))
+            images, labels = data.examples(16)
             assert isinstance(pl_module, LitClassifier)
             self.table(describe(pl_module.net, pl_module.cost, images[:2], labels[:2]))
-            self.check(check_gradients(pl_module.net, pl_module.cost, images[:16], labels[:16]))
+            self.check(check_gradients(pl_module.net, pl_module.cost, images, labels))
 
     def table(self, rows: list[Row]) -> None:
         """The layers and the formula of each one's backward pass."""
@@ -125,9 +125,14 @@ class Console(pl.Callback):
         batch: Any,
         batch_idx: int,
     ) -> None:
+        step = getattr(pl_module, "step", None)
+        if step and step.notice:
+            self.say(f"engine          {step.notice}")
+            step.notice = None
         # Now and then: a step takes less time than drawing the bar.
-        if self.bar and batch_idx % 64 == 0:
-            self.bar.update(self.bar.task_ids[0], completed=batch_idx + 1)
+        done = trainer.fit_loop.epoch_loop.batch_idx + 1
+        if self.bar and (done % 64 == 0 or done == trainer.num_training_batches):
+            self.bar.update(self.bar.task_ids[0], completed=done)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         metrics = {name: float(value) for name, value in trainer.callback_metrics.items()}

@@ -6,7 +6,7 @@ import gzip
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytorch_lightning as pl
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torchvision.datasets import MNIST  # type: ignore[import-untyped]
 
+from manualbp.training import engine
 from manualbp.training.errors import UserError
 
 FILES = {  # name: (bytes, md5)
@@ -114,15 +115,22 @@ class Batches:
 
     Lightning sets the epoch through `sampler`, and saves `state_dict` in its checkpoints, so that
     a run stopped in the middle of an epoch goes on with the batch after the last one it saw.
+
+    With `ahead`, which says how many, whole batches come several at a time, along a first axis.
     """
 
     batch_sampler = None  # which Lightning looks for beside a sampler
 
     def __init__(
-        self, images: Tensor, labels: Tensor, batch_size: int, order: Order | None = None
+        self,
+        images: Tensor,
+        labels: Tensor,
+        batch_size: int,
+        order: Order | None = None,
+        ahead: Callable[[], int] | None = None,
     ) -> None:
         self.images, self.labels, self.batch_size = images, labels, batch_size
-        self.sampler = order or Order(len(labels))
+        self.sampler, self.ahead = order or Order(len(labels)), ahead
         self.done = 0
         self.resume: dict[str, int] | None = None
 
@@ -135,12 +143,17 @@ class Batches:
         at, self.resume = self.resume, None
         self.done = at["batch"] if at and at["epoch"] == self.sampler.epoch else 0
         order = self.sampler.indices().to(self.labels.device)
-        for start in range(self.done * self.batch_size, len(order), self.batch_size):
-            if self.done == len(self):
-                break
-            index = order[start : start + self.batch_size]
-            self.done += 1
-            yield self.images[index], self.labels[index]
+        size, whole = self.batch_size, len(order) // self.batch_size
+        while self.done < len(self):
+            several = min(self.ahead(), whole - self.done) if self.ahead else 0
+            start = self.done * size
+            self.done += max(several, 1)
+            index = order[start : self.done * size]
+            images, labels = self.images[index], self.labels[index]
+            if several > 0:
+                images = images.view(several, size, *images.shape[1:])
+                labels = labels.view(several, size)
+            yield images, labels
 
     def state_dict(self) -> dict[str, int]:
         return {"epoch": self.sampler.epoch, "batch": self.done}
@@ -196,7 +209,13 @@ class MNISTDataModule(pl.LightningDataModule):
             self.parts["test"] = self._place(*load(self.root, train=False))
 
     def train_dataloader(self) -> Batches:
-        return self._batches("train", self.batch_size, shuffle=True)
+        ahead = engine.ahead(self.trainer, self.batch_size) if self.trainer else None
+        return self._batches("train", self.batch_size, shuffle=True, ahead=ahead)
+
+    def examples(self, count: int) -> tuple[Tensor, Tensor]:
+        """The first ones of the first epoch's training examples."""
+        images, labels = next(iter(self._batches("train", self.batch_size, shuffle=True)))
+        return images[:count], labels[:count]
 
     def val_dataloader(self) -> Batches:
         return self._batches("val", self.eval_batch_size)
@@ -209,7 +228,13 @@ class MNISTDataModule(pl.LightningDataModule):
     ) -> tuple[Tensor, Tensor]:
         return batch  # is there already
 
-    def _batches(self, part: str, batch_size: int, shuffle: bool = False) -> Batches:
+    def _batches(
+        self,
+        part: str,
+        batch_size: int,
+        shuffle: bool = False,
+        ahead: Callable[[], int] | None = None,
+    ) -> Batches:
         images, labels = self.parts[part]
         rank, world_size = (
             (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -219,7 +244,7 @@ class MNISTDataModule(pl.LightningDataModule):
             raise UserError(
                 f"data.batch_size is {batch_size}, but there are {len(order)} training examples"
             )
-        return Batches(images, labels, batch_size, order)
+        return Batches(images, labels, batch_size, order, ahead)
 
     def _place(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")

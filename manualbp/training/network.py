@@ -96,8 +96,9 @@ def initialise(linear: torch.nn.Linear, init: str) -> None:
         getattr(torch.nn.init, f"{init}_")(weight)
 
 
-def targets(labels: Tensor, cost: str, classes: int) -> Tensor:
-    """The labels in the form that the cost takes."""
+def targets(labels: Tensor, cost: str, output: Tensor) -> Tensor:
+    """The labels in the form that the cost of this output takes."""
     if cost not in ONE_HOT_COSTS:
         return labels
-    return torch.nn.functional.one_hot(labels, classes).float()
+    # Of the same type: torch computes the cross-entropy of two of them in the less exact one.
+    return torch.nn.functional.one_hot(labels, output.shape[1]).to(output.dtype)

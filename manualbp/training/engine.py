@@ -1,0 +1,228 @@
+"""How a step is computed: by autograd in Lightning's own loop, or on a tape, or as one program.
+
+The last two take several batches from the loader at a time, because Lightning's own share of a step
+is longer than a small network's whole step. Lightning's counters, limits and checkpoints are in
+batches and updates as ever; only its callbacks see a call as one batch.
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.strategies import SingleDeviceStrategy
+from torch import Tensor, nn
+
+from manualbp.step import compile_step
+from manualbp.tape import Tape
+from manualbp.training.errors import UserError
+from manualbp.training.monitor import Cost
+
+Engine = Literal["autograd", "tape", "step"]
+Step = Callable[[Tensor, Tensor], Tensor]
+
+COMPILER = True  # False: the program of `step` runs as it was traced
+CALL = 64  # batches a call at most,
+EXAMPLES = 8192  # and examples, since a call's are copied into one tensor
+
+
+def verify(trainer: pl.Trainer, engine: str) -> None:
+    """Raise `UserError` where this trainer asks for what only autograd's loop does."""
+    if engine == "autograd":
+        return
+    asked = None
+    if not isinstance(trainer.strategy, SingleDeviceStrategy):
+        asked = (
+            f"one process on one device; {trainer.world_size} with "
+            f"{type(trainer.strategy).__name__} would each follow their own gradients",
+            "--trainer.devices 1 --trainer.strategy auto",
+        )
+    elif trainer.accumulate_grad_batches != 1:
+        asked = ("an update a batch", "leave out --trainer.accumulate_grad_batches")
+    elif trainer.gradient_clip_val:
+        asked = ("gradients as they are", "leave out --trainer.gradient_clip_val")
+    elif getattr(trainer.precision_plugin, "scaler", None) is not None:
+        asked = ("costs that need no scaling", "--trainer.precision bf16-mixed")
+    if asked:
+        expected, mend = asked
+        raise UserError(
+            f"--model.engine {engine} expects {expected}\n"
+            f"  mend: {mend}, or --model.engine autograd"
+        )
+
+
+class TapeStep:
+    """One step: the formulas noted as they run, walked back, and the optimizer's update."""
+
+    notice: str | None = None  # nothing to tell
+
+    def __init__(self, net: nn.Module, cost: Cost, optimizer: torch.optim.Optimizer) -> None:
+        self.net, self.cost, self.optimizer = net, cost, optimizer
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        with Tape() as tape:
+            cost = self.cost(self.net(x), y)
+        # Afterwards the gradients stay: whoever looks for a NaN looks at them.
+        self.optimizer.zero_grad()
+        tape.backprop(cost)
+        self.optimizer.step()
+        return cost.detach()
+
+
+class ProgramStep:
+    """The same as one program for all steps of one shape, compiled when first needed.
+
+    Attributes:
+        notice: what is to be told of the compilation, once it is over.
+    """
+
+    def __init__(self, net: nn.Module, cost: Cost, optimizer: torch.optim.Optimizer) -> None:
+        try:
+            self.step = compile_step(net, cost, optimizer, compiler=COMPILER)
+        except TypeError as error:
+            raise UserError(
+                f"--model.engine step: {error}\n  mend: --model.engine tape, which takes any"
+            ) from None
+        self.tape = TapeStep(net, cost, optimizer)
+        self.compiled = not COMPILER  # or found impossible
+        self.run: Step = self.step
+        self.notice: str | None = None
+
+    def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.run(x, y) if self.compiled else self._compile(x, y)
+
+    def _compile(self, x: Tensor, y: Tensor) -> Tensor:
+        started = time.perf_counter()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what compile_step warns of is told below
+            cost = self.step(x, y)
+        # Where the optimizer has no state yet, its first step makes that, without a program.
+        self.compiled = self.step.made
+        if self.compiled:
+            took = time.perf_counter() - started
+            self.notice = f"step: one program for a whole step, compiled in {took:.1f} s"
+        if self.step.uncompiled:
+            reason = self.step.uncompiled
+            self.notice = f"step: no working compiler ({reason}), so on the tape, slower"
+            self.run = self.tape
+        return cost
+
+
+def step_of(
+    engine: str, net: nn.Module, cost: Cost, optimizer: torch.optim.Optimizer
+) -> TapeStep | ProgramStep:
+    kind = TapeStep if engine == "tape" else ProgramStep
+    return kind(net, cost, optimizer)
+
+
+# Several steps at a time.
+
+
+class Snapshot:
+    """Weights, buffers and the optimizer's state before some steps, to go back to."""
+
+    def __init__(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+        self.optimizer = optimizer
+        self.known = set(optimizer.state)
+        states = (value for state in optimizer.state.values() for value in state.values())
+        self.tensors = [*net.parameters(), *net.buffers()]
+        self.tensors += [value for value in states if isinstance(value, Tensor)]
+        self.values = [tensor.detach().clone() for tensor in self.tensors]
+
+    def restore(self) -> None:
+        with torch.no_grad():
+            for tensor, value in zip(self.tensors, self.values, strict=True):
+                tensor.copy_(value)
+        for parameter in self.optimizer.state.keys() - self.known:
+            del self.optimizer.state[parameter]
+
+
+class Bad(NamedTuple):
+    """A step that went wrong: its place in the call, and its batch."""
+
+    place: int
+    batch: tuple[Tensor, Tensor]
+
+
+def several(
+    step: TapeStep | ProgramStep, tape: TapeStep, xs: Tensor, ys: Tensor, schedulers: list[Any]
+) -> Tensor | Bad:
+    """Train on batches, one after the other: their costs, or the first step that broke.
+
+    Costs are looked at once, after all of them. Where one of them, or a weight, is not finite, the
+    steps are repeated on the tape up to the one at fault: network and gradients are then as they
+    were at its start.
+    """
+    before, costs, rates = Snapshot(tape.net, tape.optimizer), [], []
+    groups = tape.optimizer.param_groups
+    pairs = list(zip(xs.unbind(), ys.unbind(), strict=True))
+    for x, y in pairs:
+        rates.append([group["lr"] for group in groups])
+        costs.append(step(x, y))
+        for scheduler in schedulers:
+            scheduler.step()
+    together = torch.stack(costs)
+    finite = [t.detach().isfinite().all() for t in (together, *tape.net.parameters())]
+    if torch.stack(finite).all():
+        return together
+    before.restore()
+    for place, (x, y) in enumerate(pairs):
+        with torch.no_grad():
+            if not tape.cost(tape.net(x), y).isfinite():
+                return Bad(place, (x, y))
+        for group, rate in zip(groups, rates[place], strict=True):
+            group["lr"] = rate
+        tape(x, y)
+    # The last update ruined the weights; or dropout, drawn anew, has not broken the same step.
+    place = int(together.isfinite().long().cumprod(0).sum())
+    return Bad(place, pairs[min(place, len(pairs) - 1)])
+
+
+def ahead(trainer: pl.Trainer, batch_size: int) -> Callable[[], int] | None:
+    """How many batches the next call is to have, for a loader to ask; None: one without an axis."""
+    module = trainer.lightning_module
+    if module is None or module.automatic_optimization:
+        return None
+    most = max(1, min(CALL, EXAMPLES // batch_size))
+    loop = trainer.fit_loop.epoch_loop
+
+    def count() -> int:
+        # Up to where Lightning has something to do, and to a multiple of `most`.
+        at = loop.batch_progress.current.ready
+        ends = [most - at % most, trainer.num_training_batches - at]
+        if trainer.max_steps >= 0:
+            ends.append(trainer.max_steps - trainer.global_step)
+        every = getattr(trainer, "val_check_batch", None)
+        if every and every != float("inf"):
+            done = at
+            if trainer.check_val_every_n_epoch is None:
+                done = loop.batch_progress.total.ready
+            ends.append(every - done % every)
+        return max(1, int(min(ends)))
+
+    return count
+
+
+def account(trainer: pl.Trainer, steps: int) -> None:
+    """Let Lightning, which has begun one batch, count `steps` batches and updates."""
+    loop = trainer.fit_loop.epoch_loop
+    ready = loop.batch_progress.current.ready + steps - 1
+    loop.batch_progress.increment_by(steps - 1, ready >= trainer.num_training_batches)
+    loop.manual_optimization.optim_step_progress.increment_by(steps)
+    loop._batches_that_stepped += steps - 1
+
+
+def translate(checkpoint: dict[str, Any]) -> None:
+    """Let the updates counted by one of Lightning's two loops count in the other as well."""
+    loops = checkpoint.get("loops", {}).get("fit_loop")
+    if loops is None:
+        return
+    automatic = loops["epoch_loop.automatic_optimization.optim_progress"]["optimizer"]["step"]
+    manual = loops["epoch_loop.manual_optimization.optim_step_progress"]
+    ours, theirs = sorted((automatic, manual), key=lambda steps: steps["total"]["completed"])
+    for span in ("total", "current"):
+        ours[span].update(theirs[span])
