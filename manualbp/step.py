@@ -71,7 +71,9 @@ class Step:
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Train on one batch: its cost before the update, detached."""
-        return self._run(x.unsqueeze(0), y.unsqueeze(0))[0]
+        if not self._update.ready(self._optimizer):
+            return self._first(x, y)
+        return self._run(x, y, None)
 
     def many(self, xs: Tensor, ys: Tensor) -> Tensor:
         """Train on several batches of one size in one call, one after the other.
@@ -88,22 +90,22 @@ class Step:
                 f"xs, ys: expected as many batches of inputs as of targets along the first axis, "
                 f"and one at least; got {len(xs)} and {len(ys)}"
             )
-        return self._run(xs, ys)
+        if not self._update.ready(self._optimizer):
+            first = self._first(xs[0], ys[0]).reshape(1)
+            return first if len(xs) == 1 else torch.cat([first, self.many(xs[1:], ys[1:])])
+        return self._run(xs, ys, len(xs))
 
     def trace(self, x: Tensor, y: Tensor) -> torch.fx.GraphModule:
         """The flat program of one step, to be read: ``print(step.trace(x, y).code)``."""
         state = _State(self._cost, self._optimizer)
         rates = self._update.rates(self._optimizer, 1).to(x.device)
-        return self._trace(state, rates, x.unsqueeze(0), y.unsqueeze(0))
+        return self._trace(state, rates, x, y, None)
 
-    def _run(self, xs: Tensor, ys: Tensor) -> Tensor:
-        steps = len(xs)
-        if not self._update.ready(self._optimizer):
-            # torch itself makes the state of its optimizer, in a first step without a program.
-            first = self._plain(xs[0], ys[0]).reshape(1)
-            return first if steps == 1 else torch.cat([first, self._run(xs[1:], ys[1:])])
+    def _run(self, xs: Tensor, ys: Tensor, steps: int | None) -> Tensor:
+        """One batch, or ``steps`` of them along a first axis."""
         device = xs.device.type
         key = (
+            steps,
             xs.shape,
             xs.stride(),
             xs.dtype,
@@ -115,20 +117,25 @@ class Step:
             torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device),
             self._update.options(self._optimizer),
         )
-        rates = self._update.rates(self._optimizer, steps)
+        rates = self._update.rates(self._optimizer, steps or 1)
         state, program = self._programs.get(key, (None, None))
         if state is None or program is None or state.moved():
             # Tensors that have been replaced, by .to() or load_state_dict(), are not the program's.
             state = _State(self._cost, self._optimizer)
-            program = self._build(state, rates, xs, ys)
+            program = self._build(state, rates, xs, ys, steps)
             self._programs[key] = (state, program)
-        with torch.no_grad():
+        enabled = torch.is_grad_enabled()
+        torch._C._set_grad_enabled(False)
+        try:
             costs = program(rates, xs, ys)
-        self._update.count(self._optimizer, steps)
+        finally:
+            torch._C._set_grad_enabled(enabled)
+        self._update.count(self._optimizer, steps or 1)
         self._optimizer._opt_called = True  # type: ignore[attr-defined] # as schedulers ask
         return costs
 
-    def _plain(self, x: Tensor, y: Tensor) -> Tensor:
+    def _first(self, x: Tensor, y: Tensor) -> Tensor:
+        """A step without a program, in which torch itself makes the state of its optimizer."""
         self._optimizer.zero_grad()
         with Tape() as tape:
             cost = self._cost(x, y)
@@ -137,13 +144,16 @@ class Step:
         self._optimizer.zero_grad()
         return cost.detach()
 
-    def _trace(self, state: _State, rates: Tensor, xs: Tensor, ys: Tensor) -> torch.fx.GraphModule:
+    def _trace(
+        self, state: _State, rates: Tensor, xs: Tensor, ys: Tensor, steps: int | None
+    ) -> torch.fx.GraphModule:
         update, groups = self._update, self._optimizer.param_groups
 
         def whole(*flat: Tensor) -> Tensor:
             *tensors, rates, xs, ys = flat
             costs = []
-            for rate, x, y in zip(rates.unbind(0), xs.unbind(0), ys.unbind(0), strict=True):
+            batches = [(xs, ys)] if steps is None else zip(xs.unbind(0), ys.unbind(0), strict=True)
+            for rate, (x, y) in zip(rates.unbind(0), batches, strict=True):
                 leaves = [t.detach().requires_grad_(t.is_floating_point()) for t in tensors]
                 leaves = [
                     leaf if w else leaf.detach()
@@ -161,15 +171,17 @@ class Step:
                                 tensors[index], leaves[index].grad, own, rate[group], settings
                             )
                 costs.append(cost.detach())
-            return torch.stack(costs)
+            return costs[0] if steps is None else torch.stack(costs)
 
         from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
 
         # Fake tensors: nothing is computed, so nothing is updated either.
         return make_fx(whole, tracing_mode="fake")(*state.tensors, rates, xs, ys)
 
-    def _build(self, state: _State, rates: Tensor, xs: Tensor, ys: Tensor) -> Program:
-        graph = self._trace(state, rates, xs, ys)
+    def _build(
+        self, state: _State, rates: Tensor, xs: Tensor, ys: Tensor, steps: int | None
+    ) -> Program:
+        graph = self._trace(state, rates, xs, ys, steps)
         tensors = state.tensors
         program: Program = graph
         if self._compiler:
