@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from manualbp.products import choose
 from manualbp.tape import Tape
 
 Program = Callable[..., Tensor]
@@ -189,6 +190,7 @@ class Step:
                 from torch._inductor import config  # slow to import
 
                 # Or Inductor tries out each instruction set that the processor names, for seconds.
+                choose(graph)
                 with torch.no_grad(), config.patch({"cpp.vec_isa_ok": True}):
                     program = torch._inductor.compile(graph, [*tensors, rates, xs, ys])
                     # Compiling is put off to the first call; a copy takes its effects.

@@ -66,7 +66,7 @@ def build(
     input_dropout: float,
     dropout: float,
     init: str,
-) -> torch.nn.Sequential:
+) -> nn.Sequential:
     """Flatten, then for each pair of widths a Linear layer and its activation."""
     modules: list[torch.nn.Module] = [nn.Flatten()]
     if input_dropout:
@@ -79,7 +79,7 @@ def build(
         if dropout and not last:
             modules.append(nn.Dropout(dropout))
     # An identity at the end would only be one more line to read.
-    return torch.nn.Sequential(*(m for m in modules if not isinstance(m, nn.Identity)))
+    return nn.Sequential(*(m for m in modules if not isinstance(m, nn.Identity)))
 
 
 def initialise(linear: torch.nn.Linear, init: str) -> None:
