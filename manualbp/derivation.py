@@ -207,10 +207,10 @@ class _Reader:
             gradients.append(f"{value} if need_{argument} else None" if rule else "None")
         return "\n".join(
             [
-                _function(
+                function(
                     "keep", ("needs", *self.arguments, *self.outputs), unpack, *_returned(keep)
                 ),
-                _function(
+                function(
                     "gradients",
                     ("needs", *self.incoming, *self.kept, *shapes),
                     unpack,
@@ -243,7 +243,8 @@ def _any(users: Iterable[str]) -> str:
     return " or ".join(f"need_{user}" for user in users)
 
 
-def _function(name: str, parameters: Iterable[str], *body: str) -> str:
+def function(name: str, parameters: Iterable[str], *body: str) -> str:
+    """The source of a function."""
     return f"def {name}({', '.join(parameters)}):\n" + "".join(f"    {line}\n" for line in body)
 
 

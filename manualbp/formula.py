@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from typing import Any, ClassVar
 
@@ -113,8 +113,7 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
             return ctx.saved_tensors
         if split is not None:
             return (*ctx.saved_tensors, *ctx.options)
-        pairs = zip(ctx.saved_tensors, ctx.options, strict=True)
-        return tuple(option if tensor is None else tensor for tensor, option in pairs)
+        return together(ctx.saved_tensors, ctx.options)
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         note(ctx, inputs, output)
@@ -149,7 +148,7 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
         """The tangent of the output: the transpose of the rules, which are linear in g."""
         saved = ctx.saved_tensors
         tensors, outputs = saved[: -len(asked)], saved[-len(asked) :]
-        kept = [o if t is None else t for t, o in zip(tensors, ctx.all_options, strict=True)]
+        kept = together(tensors, ctx.all_options)
         needs = tuple(
             a in wanted and t is not None for a, t in zip(arguments, tangents, strict=True)
         )
@@ -217,3 +216,8 @@ def tensor_or_none(value: Any) -> Tensor | None:
 
 def option_or_none(value: Any) -> Any:
     return None if isinstance(value, Tensor) else value
+
+
+def together(tensors: Sequence[Tensor | None], options: Sequence[Any]) -> tuple[Any, ...]:
+    """The values of which :func:`tensor_or_none` and :func:`option_or_none` are the parts."""
+    return tuple(o if t is None else t for t, o in zip(tensors, options, strict=True))

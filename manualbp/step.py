@@ -155,16 +155,16 @@ class Step:
             costs = []
             batches = [(xs, ys)] if steps is None else zip(xs.unbind(0), ys.unbind(0), strict=True)
             for rate, (x, y) in zip(rates.unbind(0), batches, strict=True):
-                leaves = [t.detach().requires_grad_(t.is_floating_point()) for t in tensors]
                 leaves = [
-                    leaf if w else leaf.detach()
-                    for leaf, w in zip(leaves, state.wanted, strict=True)
+                    t.detach().requires_grad_() if wanted else t
+                    for t, wanted in zip(tensors, state.wanted, strict=True)
                 ]
+                named = {name: leaves[i] for name, i in state.names.items()}
                 with Tape() as tape:
-                    cost = functional_call(self._cost, state.named(tensors, leaves), (x, y))
+                    cost = functional_call(self._cost, named, (x, y))
                 tape.backprop(cost)
                 with torch.no_grad():
-                    for index, group, buffers in state.updates():
+                    for index, group, buffers in state.updates:
                         if leaves[index].grad is not None:
                             settings = groups[group]
                             own = {name: tensors[i] for name, i in buffers.items()}
@@ -189,8 +189,8 @@ class Step:
             try:
                 from torch._inductor import config  # slow to import
 
-                # Or Inductor tries out each instruction set that the processor names, for seconds.
                 choose(graph)
+                # Or Inductor tries out each instruction set that the processor names, for seconds.
                 with torch.no_grad(), config.patch({"cpp.vec_isa_ok": True}):
                     program = torch._inductor.compile(graph, [*tensors, rates, xs, ys])
                     # Compiling is put off to the first call; a copy takes its effects.
@@ -232,15 +232,17 @@ class _State:
         self.tensors: list[Tensor] = []
         self.wanted: list[bool] = []
         self._places: dict[int, int] = {}
-        self._names: dict[str, int] = {}
-        self._updates: list[tuple[int, int, dict[str, int]]] = []
+        #: where each tensor of network and criterion is, by its name
+        self.names: dict[str, int] = {}
+        #: parameter, group and state of each update
+        self.updates: list[tuple[int, int, dict[str, int]]] = []
         self._owners: list[tuple[Tensor, int]] = []
         self._optimizer, self._states = optimizer, list[tuple[Tensor, Any]]()
         for name, tensor in (
             *cost.named_parameters(remove_duplicate=False),
             *cost.named_buffers(remove_duplicate=False),
         ):
-            self._names[name] = self._place(tensor)
+            self.names[name] = self._place(tensor)
         for number, group in enumerate(optimizer.param_groups):
             for parameter in group["params"]:
                 if not parameter.requires_grad or id(parameter) not in self._places:
@@ -257,7 +259,7 @@ class _State:
                 }
                 place = self._place(parameter)
                 self.wanted[place] = True
-                self._updates.append((place, number, buffers))
+                self.updates.append((place, number, buffers))
 
     def _place(self, tensor: Tensor) -> int:
         if id(tensor) not in self._places:
@@ -267,19 +269,12 @@ class _State:
             self.wanted.append(False)
         return self._places[id(tensor)]
 
-    def named(self, tensors: list[Tensor], leaves: list[Tensor]) -> dict[str, Tensor]:
-        """The tensors of network and criterion by name: leaves where a gradient is wanted."""
-        return {n: leaves[i] if self.wanted[i] else tensors[i] for n, i in self._names.items()}
-
     def moved(self) -> bool:
         """Whether a tensor now lies elsewhere than when it was gathered."""
         states = self._optimizer.state
         return any([t.data_ptr() != place for t, place in self._owners]) or any(
             [states.get(parameter) is not state for parameter, state in self._states]
         )
-
-    def updates(self) -> Iterator[tuple[int, int, dict[str, int]]]:
-        return iter(self._updates)
 
 
 class _Replay:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any
 
 import torch
@@ -13,8 +13,15 @@ from torch.autograd import Function, forward_ad
 from torch.nn.modules import module as torch_module
 
 from manualbp import formulas
-from manualbp.derivation import Derivation, compiled
-from manualbp.formula import any_autocast, as_in_forward, option_or_none, recorder, tensor_or_none
+from manualbp.derivation import Derivation, compiled, function
+from manualbp.formula import (
+    any_autocast,
+    as_in_forward,
+    option_or_none,
+    recorder,
+    tensor_or_none,
+    together,
+)
 from manualbp.nn import activation, linear
 
 #: the layers that are one formula, of the layer's own name, on their input and their attributes
@@ -51,17 +58,17 @@ class Sequential(nn.Sequential):
 
 def _run(layers: Sequence[Any], input: Tensor) -> Tensor:
     """The layers' formulas as one, noted on the tape if there is one, else by autograd."""
-    chain = chain_of(tuple(map(type, layers)))
+    whole = composition(tuple(map(type, layers)))
     arguments: list[Any] = [input]
-    for layer, names in zip(layers, chain.attributes, strict=True):
+    for layer, names in zip(layers, whole.attributes, strict=True):
         if names:
             parameters = layer._parameters
             for name in names:
                 arguments.append(parameters[name] if name in parameters else layer.__dict__[name])
     record = recorder.get()
     if record is not None:
-        return record(chain, arguments)[0]  # type: ignore[arg-type]
-    return _apply(chain, *arguments)
+        return record(whole, arguments)[0]  # type: ignore[arg-type]
+    return _apply(whole, *arguments)
 
 
 def _alone() -> bool:
@@ -95,91 +102,86 @@ class Composition:
     """Formulas one after the other, as one with their intermediate values for further outputs."""
 
     def __init__(self, layers: tuple[type, ...]) -> None:
-        members: list[Any] = [FORMULAS[layer] for layer in layers]
-        plans: list[Derivation] = [member.derivation for member in members]
-        self.__name__ = " ".join(member.__name__ for member in members)
+        self.members: list[Any] = [FORMULAS[layer] for layer in layers]
+        plans: list[Derivation] = [member.derivation for member in self.members]
+        self.__name__ = " ".join(member.__name__ for member in self.members)
         #: for each layer, the attributes that its formula takes beside the input
         self.attributes = [plan.arguments[1:] for plan in plans]
-        last = len(members) - 1
-        value = ["input", *(f"v{i}" for i in range(last)), "output"]
-        own = [[f"{name}_{i}" for name in plan.arguments[1:]] for i, plan in enumerate(plans)]
-        arguments = ", ".join(["input", *(name for names in own for name in names)])
-        between = ", ".join(["output", *value[1:-1]])
+        last = len(plans) - 1
+        between = [f"v{i}" for i in range(last)]
+        value = ["input", *between, "output"]
+        own = [[f"{name}_{i}" for name in names] for i, names in enumerate(self.attributes)]
+        arguments = ["input", *chain.from_iterable(own)]
 
         namespace: dict[str, Any] = {}
-        forward, keep, back, at = [], [], [], 0
-        unpack = f"{', '.join(f'need_{name}' for name in arguments.split(', '))}, = needs"
-        reach = "need_input"  # whether a gradient has to go back this far
-        for i, (member, plan) in enumerate(zip(members, plans, strict=True)):
+        unpack = f"{''.join(f'need_{name}, ' for name in arguments)}= needs"
+        # Whether a gradient has to go back as far as the input of each layer, and past its output.
+        reach = ["reach0 = need_input"]
+        forward, keep, back, kept = [], [], [], 0
+        for i, (member, plan) in enumerate(zip(self.members, plans, strict=True)):
             namespace |= {f"value{i}": member.forward, f"keep{i}": plan.keep}
             namespace |= {f"rules{i}": plan.gradients}
             taken = ", ".join([value[i], *own[i]])
+            needs = [f"reach{i}", *(f"need_{name}" for name in own[i])]
+            asked, given = f"({', '.join(needs)},)", ", ".join(f"{n}_" for n in ["input", *own[i]])
+            reach += [f"reach{i + 1} = {' or '.join(needs)}"]
             forward += [f"{value[i + 1]} = value{i}({taken})"]
-            needs = f"({', '.join([f'reach{i}', *(f'need_{name}' for name in own[i])])},)"
-            keep += [f"reach{i} = {reach}"]
-            back += [(i, needs, at)]
-            keep += [f"kept{i} = keep{i}({needs}, {taken}, {value[i + 1]})"]
-            at += plan.kept
-            reach = " or ".join([f"reach{i}", *(f"need_{name}" for name in own[i])])
-        pull = [line for line in keep if line.startswith("reach")]
-        given = ["None"] * arguments.count(",") + ["None"]
-        order = arguments.split(", ")
-        pull += [f"{name}_ = None" for name in order]
-        for i, needs, start in reversed(back):
-            into = ", ".join(f"{name}_" for name in ["input", *own[i]])
-            pull += [f"if {needs[1:-2].replace(', ', ' or ')}:"]
-            pull += [f"    {into}, = rules{i}({needs}, g, *kept[{start}:{start + plans[i].kept}])"]
-            pull += ["    g = input_"]
-        given = [f"{name}_" for name in order]
+            keep += [f"*keep{i}({asked}, {taken}, {value[i + 1]}),"]
+            rules = f"rules{i}({asked}, g, *kept[{kept}:{kept + plan.kept}])"
+            back += [f"if reach{i + 1}:\n        {given}, = {rules}\n        g = input_"]
+            kept += plan.kept
         self.source = "\n".join(
             [
-                _function("forward", arguments, *forward, f"return {between},"),
-                _function(
-                    "keep",
-                    f"needs, {arguments}, {between}",
-                    unpack,
-                    *keep,
-                    f"return ({', '.join(f'*kept{i}' for i in range(last + 1))},)",
+                function(
+                    "forward", arguments, *forward, f"return {', '.join(['output', *between])},"
                 ),
-                _function(
-                    "gradients",
-                    f"needs, g, {''.join(f'_{v}, ' for v in value[1:-1])}*kept",
+                function(
+                    "keep",
+                    ["needs", *arguments, "output", *between],
                     unpack,
-                    *pull,
-                    f"return {', '.join(given)},",
+                    *reach[:-1],
+                    f"return ({' '.join(keep)})",
+                ),
+                function(
+                    "gradients",
+                    ["needs", "g", *(f"_{v}" for v in between), "*kept"],
+                    unpack,
+                    *reach,
+                    *(f"{name}_ = None" for name in arguments),
+                    *reversed(back),
+                    f"return {''.join(f'{name}_, ' for name in arguments)}",
                 ),
             ]
         )
         compiled(self.source, f"<the chain {self.__name__}>", namespace)
         self.forward = namespace["forward"]
-        names = tuple(arguments.split(", "))
         self.derivation = Derivation(
-            arguments=names,
-            wanted=names,
+            arguments=tuple(arguments),
+            wanted=tuple(arguments),
             asked=(True, *[False] * last),
-            tensors=tuple(range(len(names))),
-            kept=at,
-            split=at if all(plan.split == plan.kept for plan in plans) else None,
+            tensors=tuple(range(len(arguments))),
+            kept=kept,
+            split=kept if all(plan.split == plan.kept for plan in plans) else None,
             keep=namespace["keep"],
             gradients=namespace["gradients"],
             source=self.source,
         )
 
 
-chain_of = cache(Composition)
+composition = cache(Composition)
 
 
 class Chain(Function):
     """A chain in autograd's graph."""
 
     @staticmethod
-    def forward(ctx: Any, chain: Composition, *arguments: Any) -> Tensor:
-        output, *between = chain.forward(*arguments)
-        kept = chain.derivation.keep(ctx.needs_input_grad[1:], *arguments, output, *between)
-        ctx.chain, ctx.length = chain, len(arguments)
+    def forward(ctx: Any, whole: Composition, *arguments: Any) -> Tensor:
+        output, *between = whole.forward(*arguments)
+        kept = whole.derivation.keep(ctx.needs_input_grad[1:], *arguments, output, *between)
+        ctx.whole, ctx.length = whole, len(arguments)
         values = (*arguments, *kept)
         ctx.options = None
-        if chain.derivation.split is None:
+        if whole.derivation.split is None:
             ctx.options = [*map(option_or_none, values)]
             values = tuple(map(tensor_or_none, values))
         ctx.save_for_backward(*values)
@@ -189,31 +191,26 @@ class Chain(Function):
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         values = ctx.saved_tensors
         if ctx.options:
-            pairs = zip(values, ctx.options, strict=True)
-            values = [option if tensor is None else tensor for tensor, option in pairs]
+            values = together(values, ctx.options)
         arguments, kept = values[: ctx.length], values[ctx.length :]
         needs = ctx.needs_input_grad[1:]
         if torch.is_grad_enabled():
-            return None, *_differentiable(ctx.chain, arguments, needs, g)
-        between = (None,) * (len(ctx.chain.attributes) - 1)
+            return None, *_differentiable(ctx.whole, arguments, needs, g)
+        between = (None,) * (len(ctx.whole.attributes) - 1)
         if any_autocast():
             with as_in_forward(None, g):
-                return None, *ctx.chain.derivation.gradients(needs, g, *between, *kept)
-        return None, *ctx.chain.derivation.gradients(needs, g, *between, *kept)
+                return None, *ctx.whole.derivation.gradients(needs, g, *between, *kept)
+        return None, *ctx.whole.derivation.gradients(needs, g, *between, *kept)
 
 
-def _differentiable(chain: Composition, arguments: Sequence[Any], needs: Any, g: Tensor) -> Any:
+def _differentiable(whole: Composition, arguments: Sequence[Any], needs: Any, g: Tensor) -> Any:
     """The gradients, formula by formula, with a graph of their own behind them."""
     output, rest = arguments[0], iter(arguments[1:])
-    for name, attributes in zip(chain.__name__.split(), chain.attributes, strict=True):
-        output = getattr(formulas, name).apply(output, *(next(rest) for _ in attributes))
+    for member, attributes in zip(whole.members, whole.attributes, strict=True):
+        output = member.apply(output, *(next(rest) for _ in attributes))
     wanted = [t for t, need in zip(arguments, needs, strict=True) if need]
     given = iter(torch.autograd.grad(output, wanted, g, create_graph=True))
     return [next(given) if need else None for need in needs]
 
 
 _apply = super(Function, Chain).apply
-
-
-def _function(name: str, parameters: str, *body: str) -> str:
-    return f"def {name}({parameters}):\n" + "".join(f"    {line}\n" for line in body)
