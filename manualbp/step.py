@@ -182,6 +182,7 @@ class Step:
     def _build(
         self, state: _State, rates: Tensor, xs: Tensor, ys: Tensor, steps: int | None
     ) -> Program:
+        rates = rates.to(xs.device)  # where a replay copies them to
         graph = self._trace(state, rates, xs, ys, steps)
         tensors = state.tensors
         program: Program = graph
