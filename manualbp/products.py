@@ -1,25 +1,83 @@
-"""The matrix products of a program, each by the faster of the two libraries that torch has."""
+"""Matrix products, each by the faster of the two libraries that torch has.
+
+``torch.mm`` calls MKL, which on processors that are not Intel's takes about twice as long as
+oneDNN for all but small products. So formulas multiply with :func:`matmul` and :func:`linear`,
+which let oneDNN do it where it is the faster, and :func:`choose` does the same to a traced program.
+``torch.backends.mkldnn.enabled = False`` leaves every product to ``torch.mm``.
+"""
 
 from __future__ import annotations
 
-import operator
-import timeit
+import platform
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
+from torch.nn import functional as F
 
 aten = torch.ops.aten
 
+#: multiplications below which oneDNN takes longer to start than it saves
+LARGE = 1 << 21
+
+
+def matmul(a: Tensor, b: Tensor) -> Tensor:
+    """a b, for a of shape (*, n) and a matrix b of shape (n, m)."""
+    return _onednn(a, b.t(), None) if _gains(a, b, b.shape[1]) else a @ b
+
+
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """a Wᵀ + b, as ``torch.nn.functional.linear``."""
+    if _gains(input, weight, weight.shape[0]) and (bias is None or bias.dtype is input.dtype):
+        return _onednn(input, weight, bias)
+    return F.linear(input, weight, bias)
+
+
+def _onednn(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+    return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
+
+
+def _gains(a: Tensor, b: Tensor, columns: int) -> bool:
+    """Whether oneDNN is to multiply these, and nobody is watching who knows only torch's ``mm``."""
+    return (
+        not torch.compiler.is_compiling()
+        and a.numel() * columns >= LARGE
+        and _mkl_is_slow()
+        and a.dtype is b.dtype is torch.float32
+        and a.device.type == b.device.type == "cpu"
+        and type(a) in _PLAIN
+        and type(b) in _PLAIN
+        and not torch.is_grad_enabled()
+        and not torch._C._is_any_autocast_enabled()
+        and not torch._C._are_functorch_transforms_active()
+        and not torch._C._len_torch_dispatch_stack()
+        and bool(torch.backends.mkldnn.enabled)
+    )
+
+
+_PLAIN = (Tensor, Parameter)
+
+
+@cache
+def _mkl_is_slow() -> bool:
+    """Whether torch multiplies with MKL on another maker's processor, and has oneDNN too."""
+    mkl, onednn = torch.backends.mkl.is_available(), torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not (mkl and onednn):
+        return False
+    description = Path("/proc/cpuinfo")
+    processor = description.read_text() if description.exists() else platform.processor()
+    return "Intel" not in processor
+
+
+# ------------------------------------------------------------------------------ traced programs
+
 
 def choose(graph: torch.fx.GraphModule) -> None:
-    """Let oneDNN compute those float32 products on the CPU that it computes faster, in place.
-
-    ``torch.mm`` calls MKL, which on processors that are not Intel's takes twice as long as oneDNN
-    for all but small products. Which is faster is measured, once for each size and layout.
-    """
-    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    """Let oneDNN compute those float32 products on the CPU that it computes faster, in place."""
+    if not _mkl_is_slow() or not torch.backends.mkldnn.enabled:
         return
     for node in graph.graph.nodes:
         if node.target not in (aten.mm.default, aten.addmm.default) or node.kwargs:
@@ -29,7 +87,7 @@ def choose(graph: torch.fx.GraphModule) -> None:
         plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (left, right))
         if not plain or (bias is not None and bias.meta["val"].dim() != 1):
             continue
-        if _gains(tuple(left.shape), left.stride(), tuple(right.shape), right.stride()):
+        if left.numel() * right.shape[1] >= LARGE:
             with graph.graph.inserting_before(node):
                 product = graph.graph.call_function(_operator(), (a, b, bias))
             product.meta = dict(node.meta)
@@ -38,16 +96,12 @@ def choose(graph: torch.fx.GraphModule) -> None:
     graph.recompile()
 
 
-def _product(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
-
-
 @cache
 def _operator() -> Any:
     """``product(a, b, bias)``: a b + bias by oneDNN, as an operator that Inductor leaves alone."""
     library = torch.library.Library("manualbp", "FRAGMENT")  # type: ignore[no-untyped-call]
     library.define("product(Tensor a, Tensor b, Tensor? bias) -> Tensor")  # type: ignore[no-untyped-call]
-    library.impl("product", _product, "CPU")  # type: ignore[no-untyped-call]
+    library.impl("product", lambda a, b, bias: _onednn(a, b.t(), bias), "CPU")  # type: ignore[no-untyped-call]
     torch.library.register_fake(
         "manualbp::product", lambda a, b, bias: a.new_empty(a.shape[0], b.shape[1]), lib=library
     )
@@ -56,24 +110,3 @@ def _operator() -> Any:
 
 
 _libraries: list[Any] = []
-
-
-@cache
-def _gains(
-    left: tuple[int, ...], left_stride: tuple[int, ...], right: Any, right_stride: Any
-) -> bool:
-    """Whether oneDNN multiplies matrices of these sizes and layouts faster, copies included."""
-    # Below this both are done in less time than it takes to call the slower-starting of them.
-    if left[0] * left[1] * right[1] < 1 << 20:
-        return False
-    a = torch.empty_strided(left, left_stride).uniform_()
-    b = torch.empty_strided(right, right_stride).uniform_()
-
-    product = _operator()
-    with torch.no_grad():
-        ways = [timeit.Timer(lambda: product(a, b, None)), timeit.Timer(lambda: torch.mm(a, b))]
-        for way in ways:
-            way.timeit(1)
-        rounds = [[way.timeit(2) for way in ways] for _ in range(3)]
-    ours, theirs = (min(map(operator.itemgetter(i), rounds)) for i in (0, 1))
-    return ours < 0.9 * theirs

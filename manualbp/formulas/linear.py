@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
 
+from manualbp import products
 from manualbp.formula import Formula
 
 
@@ -20,15 +20,15 @@ class Linear(Formula):
 
     @staticmethod
     def forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return torch.nn.functional.linear(input, weight, bias)
+        return products.linear(input, weight, bias)
 
     @staticmethod
     def grad_input(delta: Tensor, weight: Tensor) -> Tensor:
-        return delta @ weight
+        return products.matmul(delta, weight)
 
     @staticmethod
     def grad_weight(delta: Tensor, input: Tensor) -> Tensor:
-        return _rows(delta).mT @ _rows(input)
+        return products.matmul(_rows(delta).mT, _rows(input))
 
     @staticmethod
     def grad_bias(delta: Tensor) -> Tensor:
