@@ -21,6 +21,7 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import manualbp
+from manualbp.graph import formula_of, is_structural
 
 #: in float64; sees an error of 1e-8, a float32 round trip included
 SHARP = {"rtol": 1e-9, "atol": 1e-12}
@@ -217,10 +218,11 @@ def own_shapes(case: Case) -> None:
         leaves, ours, _ = case.sides(dtype=dtype)
         output = ours(*leaves)
         node = output.grad_fn
-        if node is None:
-            continue  # the input itself, as it came
-        others = [None] * (len(_formula(node).outputs) - 1)
-        returned = node.apply(random_like(output), *others)
+        if node is None or is_structural(node):
+            continue  # the input itself, as it came, or moved
+        incoming: list[Tensor | None] = [None] * len(_formula(node).outputs)
+        incoming[output.output_nr] = random_like(output)
+        returned = node.apply(*incoming)
         pulled = returned if isinstance(returned, tuple) else (returned,)
         receivers = [f for f, _ in node.next_functions if f is not None]
         for found, f in zip((p for p in pulled if p is not None), receivers, strict=True):
@@ -393,21 +395,22 @@ def checkpointed(case: Case) -> None:
 
 
 def explicit(case: Case) -> None:
-    """Every node of the graph is a formula of ours, under its own name."""
+    """Every node of the graph is a formula of ours under its own name, or only moves values."""
     leaves, ours, _ = case.sides()
     output = ours(*leaves)
     assert output.grad_fn or any(output is leaf for leaf in leaves)
     queue = [output.grad_fn]
     while queue:
         node = queue.pop()
-        if node is not None and not hasattr(node, "variable"):
-            assert type(node).__name__ == f"{_formula(node).__name__}Backward"
+        if node is not None:
+            if not is_structural(node):
+                assert type(node).__name__ == f"{_formula(node).__name__}Backward"
             queue += [f for f, _ in node.next_functions]
 
 
 def _formula(node: Any) -> type[manualbp.Formula]:
     """The formula behind a node of the graph."""
-    formula = getattr(getattr(node, "_forward_cls", None), "formula", None)
+    formula = formula_of(node)
     assert formula is not None, f"{type(node).__name__} is not a formula of ours"
     return formula
 

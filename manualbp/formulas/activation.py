@@ -9,6 +9,19 @@ from torch import Tensor
 
 from manualbp.formula import Formula
 
+__all__ = [
+    "ELU",
+    "GELU",
+    "LeakyReLU",
+    "LogSoftmax",
+    "ReLU",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Tanh",
+]
+
 
 class Sigmoid(Formula):
     """a = 1 / (1 + e⁻ᶻ)

@@ -7,6 +7,8 @@ from torch import Tensor
 
 from manualbp.formula import Formula
 
+__all__ = ["Dropout"]
+
 
 class Dropout(Formula):
     """a = z ⊙ m / (1 − p),  m = 0 with probability p, else 1

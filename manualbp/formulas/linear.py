@@ -9,6 +9,8 @@ from torch import Tensor
 from manualbp import products
 from manualbp.formula import Formula
 
+__all__ = ["Linear"]
+
 
 class Linear(Formula):
     """z = a Wᵀ + b

@@ -11,6 +11,8 @@ from torch.nn._reduction import get_enum
 
 from manualbp.formula import Formula
 
+__all__ = ["MSE", "NLL", "BCEWithLogits", "CrossEntropy", "SquaredError"]
+
 
 class SquaredError(Formula):
     """C = (1/n) Σₙ Σⱼ (aₙⱼ − yₙⱼ)²

@@ -7,6 +7,8 @@ from torch import Size, Tensor
 
 from manualbp.formula import Formula
 
+__all__ = ["Flatten"]
+
 
 class Flatten(Formula):
     """a = z, its axes start … end as one

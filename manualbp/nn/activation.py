@@ -4,6 +4,19 @@ from torch import Tensor, nn
 
 from manualbp import functional as F
 
+__all__ = [
+    "ELU",
+    "GELU",
+    "LeakyReLU",
+    "LogSoftmax",
+    "ReLU",
+    "SiLU",
+    "Sigmoid",
+    "Softmax",
+    "Softplus",
+    "Tanh",
+]
+
 
 class Sigmoid(nn.Sigmoid):
     def forward(self, input: Tensor) -> Tensor:

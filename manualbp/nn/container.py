@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from inspect import signature
 from itertools import chain, groupby
 from typing import Any
 
@@ -24,12 +25,17 @@ from manualbp.formula import (
 )
 from manualbp.nn import activation, linear
 
+__all__ = ["Sequential"]
+
 #: the layers that are one formula, of the layer's own name, on their input and their attributes
 FORMULAS = {
-    layer: getattr(formulas, name)
+    layer: formula
     for file in (activation, linear)
-    for name, layer in vars(file).items()
-    if getattr(layer, "__module__", "") == file.__name__ and hasattr(formulas, name)
+    for name in file.__all__
+    for layer, formula in [(getattr(file, name), getattr(formulas, name, None))]
+    if formula is not None
+    and len(formula.outputs) == 1
+    and {*formula.derivation.arguments[1:]} <= {*signature(layer).parameters, "weight"}
 }
 
 

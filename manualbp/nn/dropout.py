@@ -4,6 +4,8 @@ from torch import Tensor, nn
 
 from manualbp import functional as F
 
+__all__ = ["Dropout"]
+
 
 class Dropout(nn.Dropout):
     def forward(self, input: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ from torch import Tensor, nn
 
 from manualbp import functional as F
 
+__all__ = ["Flatten"]
+
 
 class Flatten(nn.Flatten):
     def forward(self, input: Tensor) -> Tensor:

@@ -3,6 +3,9 @@
 from torch import Tensor, nn
 
 from manualbp import functional as F
+from manualbp.functional._common import check_reduction
+
+__all__ = ["BCEWithLogitsLoss", "CrossEntropyLoss", "MSELoss", "NLLLoss", "SquaredError"]
 
 
 class SquaredError(nn.Module):
@@ -16,7 +19,7 @@ class SquaredError(nn.Module):
 
     def __init__(self, reduction: str = "mean") -> None:
         super().__init__()
-        F._check_reduction(reduction)
+        check_reduction(reduction)
         self.reduction = reduction
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:

@@ -1,0 +1,5 @@
+"""Entry by entry."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

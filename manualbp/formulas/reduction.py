@@ -1,0 +1,5 @@
+"""Many numbers made one."""
+
+from __future__ import annotations
+
+__all__: list[str] = []

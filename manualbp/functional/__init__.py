@@ -1,0 +1,24 @@
+"""torch.nn.functional, by formula: torch's names, signatures and defaults, nothing else.
+
+Each function does what torch's function of the same name does, for the same arguments, and its
+backward pass is the formula of :mod:`manualbp.formulas` that it applies. What torch has outside of
+``torch.nn.functional`` (``torch.add``, ``torch.cat``, …) is here too, under its name. Only
+:func:`squared_error`, the document's cost, is not torch's.
+"""
+
+from manualbp.functional._activation import *
+from manualbp.functional._arithmetic import *
+from manualbp.functional._attention import *
+from manualbp.functional._conv import *
+from manualbp.functional._dropout import *
+from manualbp.functional._linear import *
+from manualbp.functional._loss import *
+from manualbp.functional._matmul import *
+from manualbp.functional._normalization import *
+from manualbp.functional._padding import *
+from manualbp.functional._pooling import *
+from manualbp.functional._reduction import *
+from manualbp.functional._rnn import *
+from manualbp.functional._shape import *
+from manualbp.functional._sparse import *
+from manualbp.functional._vision import *

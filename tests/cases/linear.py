@@ -1,0 +1,36 @@
+"""The weighted sum."""
+
+import torch
+
+from cases.table import *
+
+ROW = dict.fromkeys(("explicit", "own_shapes"), "an axis is added before, and dropped after")
+
+CASES = [
+    row("linear", real(4, 3), real(5, 3), real(5)),
+    row("linear", real(4, 3), real(5, 3), None),
+    row("linear", real(4, 3), real(5, 3)),
+    row("linear", real(3), real(5, 3), real(5)),
+    row("linear", real(3), real(5, 3)),
+    row("linear", real(2, 4, 3), real(5, 3), real(5)),
+    row("linear", real(2, 2, 4, 3), real(5, 3), real(5)),
+    row("linear", real(1, 3), real(1, 3), real(1)),
+    row("linear", real(3), real(3), note="1-D weight", without=ROW),
+    row("linear", real(4, 3), real(3), note="1-D weight", without=ROW),
+    row("linear", transposed(real(4, 3)), transposed(real(5, 3)), real(5), note="transposed"),
+    row("linear", real(0, 3), real(5, 3), real(5)),
+    row("linear", real(2, 0, 3), real(5, 3), real(5)),
+    row("linear", real(4, 0), real(5, 0), real(5)),
+    row("linear", real(4, 3), real(0, 3), real(0), without=EMPTY),
+    row("linear", real(4, 3), constant(real(5, 3)), real(5), note="frozen weight"),
+    row("linear", constant(real(4, 3)), real(5, 3), real(5), note="data"),
+]
+
+
+MODULES = [
+    module("Linear", 3, 5, inputs=(real(4, 3),)),
+    module("Linear", 3, 5, inputs=(real(4, 3),), bias=False),
+    module("Linear", inputs=(real(4, 3),), in_features=3, out_features=5, dtype=torch.double),
+    module("Identity", inputs=(real(4, 3),)),
+    module("Identity", 54, inputs=(real(4, 3),), unused=0.1),
+]
