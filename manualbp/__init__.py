@@ -3,7 +3,11 @@
 from manualbp import formulas as formulas
 from manualbp import functional as functional
 from manualbp import nn as nn
+from manualbp.convert import convert as convert
+from manualbp.convert import revert as revert
+from manualbp.coverage import coverage as coverage
 from manualbp.formula import Formula as Formula
+from manualbp.intercept import intercept as intercept
 from manualbp.step import compile_step as compile_step
 from manualbp.tape import Tape as Tape
 

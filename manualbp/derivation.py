@@ -38,6 +38,8 @@ class Derivation(NamedTuple):
     #: gradients(needs, *incoming, *kept) → one gradient an argument, or None
     gradients: Method
     source: str
+    #: the arguments and outputs that rules need
+    needed: tuple[str, ...] = ()
 
 
 def derive(cls: Any, base: type) -> Derivation:
@@ -60,6 +62,7 @@ def derive(cls: Any, base: type) -> Derivation:
         keep=namespace["keep"],
         gradients=namespace["gradients"],
         source=source,
+        needed=formula.kept,
     )
 
 
@@ -87,12 +90,16 @@ class _Reader:
         stated: dict[str, Any] = {}
         for ancestor in reversed(lineage(cls, base)):
             stated |= vars(ancestor)
+        self.rest = rest(stated["forward"].__func__)
         self.parameters = {
             name: self._positional(name, value.__func__)
             for name, value in stated.items()
             if isinstance(value, staticmethod) and name not in _PROTOCOL
         }
-        self.arguments = self.parameters.pop("forward")
+        arguments = self.parameters.pop("forward")
+        #: what a variadic parameter stands for, one argument a tensor
+        self.expanded = tuple(f"{self.rest}_{i}" for i in range(cls.arity)) if self.rest else ()
+        self.arguments = (*(a for a in arguments if a != self.rest), *self.expanded)
         self.outputs: tuple[str, ...] = cls.outputs
         self.several = len(self.outputs) > 1
         self.incoming = tuple(f"g_{o}" for o in self.outputs) if self.several else ("g",)
@@ -106,10 +113,12 @@ class _Reader:
         for argument, rule in self.rules.items():
             self._trace(rule, argument, ())
         for argument, rule in self.rules.items():
+            if argument in self.expanded:  # one rule gives the gradients of all of them
+                self.intermediates.setdefault(rule, {})
             if rule in self.intermediates:  # another rule is stated by this one
                 self.intermediates[rule][argument] = None
         used = {name for need in self.needs.values() for name in need}
-        self.kinds = _kinds(cls.forward) | dict.fromkeys(self.outputs, Tensor)
+        self.kinds = _kinds(cls.forward) | dict.fromkeys((*self.expanded, *self.outputs), Tensor)
         kept = [v for v in (*self.arguments, *self.outputs) if v in used]
         tensors = [v for v in kept if self.kinds[v] is not None]
         self.kept = (*tensors, *(v for v in kept if self.kinds[v] is None))
@@ -117,6 +126,8 @@ class _Reader:
 
     def _positional(self, name: str, method: Method) -> tuple[str, ...]:
         for p in signature(method).parameters.values():
+            if name == "forward" and p.name == self.rest:
+                continue
             if p.kind is not Parameter.POSITIONAL_OR_KEYWORD or p.default is not Parameter.empty:
                 raise TypeError(
                     f"{self.cls.__name__}.{name} has the parameter '{p}', but a formula takes "
@@ -133,10 +144,10 @@ class _Reader:
                 f"{cls}.forward({forward}) has an argument called '{min(reserved)}', a name that "
                 f"formulas use themselves: rename it"
             )
-        rules = {}
+        rules: dict[str, str] = {}
         for rule in (name for name in stated if name.startswith("grad_")):
             argument = rule.removeprefix("grad_")
-            if argument not in self.arguments:
+            if argument not in (*self.arguments, self.rest):
                 raise TypeError(
                     f"{cls}.{rule} is a rule for '{argument}', which is not an argument of "
                     f"{cls}.forward({forward})"
@@ -153,7 +164,7 @@ class _Reader:
                     f"{cls}.{rule}({', '.join(self.parameters[rule])}) must take the gradient that "
                     f"arrives from above as its first parameter, called 'g' or 'delta'"
                 )
-            rules[argument] = rule
+            rules |= dict.fromkeys(self.expanded if argument == self.rest else [argument], rule)
         return {a: rules[a] for a in self.arguments if a in rules}
 
     def _trace(self, method: str, argument: str, trail: tuple[str, ...]) -> None:
@@ -190,7 +201,7 @@ class _Reader:
             f"{v} if {_any(a for a in self.rules if v in self.needs[a])} else None"
             for v in self.kept
         ]
-        keep += [f"{a}.shape if need_{a} and {a} is not None else None" for a in stretched]
+        keep += [f"{a}.shape if need_{a} and {self._is_tensor(a)} else None" for a in stretched]
         # An argument that nobody thought of would otherwise be given no gradient in silence.
         without = [a for a in self.arguments if a not in self.rules and self.kinds[a] is not None]
         without = [a for a in without if f"grad_{a}" not in self.silent]
@@ -202,6 +213,8 @@ class _Reader:
         for argument in self.arguments:
             rule = self.rules.get(argument)
             value = rule if rule in self.intermediates else rule and self._call(rule)
+            if argument in self.expanded:
+                value = f"{rule}[{self.expanded.index(argument)}]"
             if argument in stretched:
                 value = f"_unbroadcast({value}, shape_{argument})"
             gradients.append(f"{value} if need_{argument} else None" if rule else "None")
@@ -221,6 +234,12 @@ class _Reader:
             ]
         )
 
+    def _is_tensor(self, argument: str) -> str:
+        """A condition: cheap where only a tensor or None can come."""
+        if self.kinds[argument] is Tensor:
+            return f"{argument} is not None"
+        return f"isinstance({argument}, _Tensor)"
+
     def _call(self, method: str) -> str:
         return f"_{method}({', '.join(map(self._incoming, self.parameters[method]))})"
 
@@ -232,7 +251,13 @@ class _Reader:
             )
 
         methods = {f"_{name}": getattr(self.cls, name) for name in self.parameters}
-        return methods | {"_unbroadcast": unbroadcast, "_no_rule": no_rule}
+        return methods | {"_unbroadcast": unbroadcast, "_no_rule": no_rule, "_Tensor": Tensor}
+
+
+def rest(forward: Method) -> str | None:
+    """The name of the last parameter of ``forward``, if that takes any number of tensors."""
+    last = next(reversed([*signature(forward).parameters.values()]), None)
+    return last.name if last and last.kind is Parameter.VAR_POSITIONAL else None
 
 
 #: static methods of an ordinary Function: derived, or written by hand, but no part of a formula

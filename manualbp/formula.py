@@ -5,13 +5,15 @@ from __future__ import annotations
 import types
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
+from functools import cache
+from inspect import signature
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
 
-from manualbp.derivation import Derivation, derive, lineage
+from manualbp.derivation import Derivation, derive, lineage, rest
 
 
 class Formula(Function):
@@ -47,6 +49,9 @@ class Formula(Function):
             stretched.
         derivation: what was read off the signatures; ``derivation.source`` is readable code.
 
+    The last parameter of ``forward`` may take any number of tensors, ``*tensors``; the one rule
+    ``grad_tensors(g, ...)`` gives their gradients in a sequence, and asks for options alone.
+
     An argument without a rule has no gradient: if one is asked for, the backward pass raises
     ``NotImplementedError``. ``grad_<argument> = None`` says instead that the cost is taken not to
     depend on it. A class that writes its own ``backward`` is left an ordinary ``Function``. To
@@ -60,6 +65,11 @@ class Formula(Function):
     outputs: ClassVar[tuple[str, ...]] = ("output",)
     broadcasts: ClassVar[bool] = False
     derivation: ClassVar[Derivation | None] = None
+    #: ``apply`` with the first output in the place of the first argument, which is returned: for
+    #: eager mode, and only where no rule needs that argument; else None
+    in_place: ClassVar[Callable[..., Any] | None] = None
+    #: how many tensors a variadic parameter takes, in the subclass made for that number
+    arity: ClassVar[int | None] = None
     generate_vmap_rule = True
 
     def __init_subclass__(cls) -> None:
@@ -67,14 +77,46 @@ class Formula(Function):
         ancestors = lineage(cls, Formula)
         if not any("forward" in vars(a) for a in ancestors):
             return  # a family of formulas, without a value of its own
+        if rest(cls.forward) and cls.arity is None:
+            for name, function in _variadic(cls).items():
+                setattr(cls, name, staticmethod(function))
+            return
         author = next((a for a in ancestors if "backward" in vars(a)), None)
-        if author is None or vars(author).get("derivation"):
+        if author is None or cls.arity is not None or vars(author).get("derivation"):
             cls.derivation = derive(cls, Formula)
             for name, function in _functions(cls).items():
                 setattr(cls, name, staticmethod(function))
         else:
             cls.derivation = None
             cls.apply = super().apply
+
+
+def _variadic(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
+    """``setup_context``, ``backward`` and ``apply`` of a formula of any number of tensors.
+
+    ``apply`` runs a subclass for the number that it is given; the others are for Dynamo alone.
+    """
+    name = rest(cls.forward)
+    options = tuple(signature(cls.forward).parameters)[:-1]
+    rule = getattr(cls, f"grad_{name}")
+    asked = [options.index(p) for p in tuple(signature(rule).parameters)[1:]]
+
+    @cache
+    def of(arity: int) -> type[Formula]:
+        namespace: dict[str, Any] = {"arity": arity, "stated": cls, "__doc__": cls.__doc__}
+        namespace["__module__"] = cls.__module__
+        return types.new_class(cls.__name__, (cls,), exec_body=lambda b: b.update(namespace))
+
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+        ctx.options = inputs[: len(options)]
+
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
+        return (*(None for _ in options), *rule(g, *(ctx.options[i] for i in asked)))
+
+    def apply(*arguments: Any) -> Any:
+        return of(len(arguments) - len(options)).apply(*arguments)
+
+    return {"setup_context": setup_context, "backward": backward, "apply": apply}
 
 
 def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
@@ -85,7 +127,7 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
     refuses a class that has a ``jvp``. Hence two further Functions, which only ``apply`` knows.
     """
     assert cls.derivation is not None
-    arguments, wanted, asked, _, count, split, keep, gradients, _ = cls.derivation
+    arguments, wanted, asked, _, count, split, keep, gradients, _, needed = cls.derivation
     forward, arity = cls.forward, len(arguments)
     several = len(asked) > 1
     # A zero gradient is made up for an output that went unused only where a rule sums over several.
@@ -135,6 +177,15 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
         ctx.autocast = autocast_of(output[0] if several else output) if any_autocast() else None
         return output
 
+    def in_place_forward(ctx: Any, input: Tensor, *others: Any) -> Any:
+        output = forward(input, *others)
+        input.copy_(output[0] if several else output)
+        ctx.mark_dirty(input)
+        output = (input, *output[1:]) if several else input
+        note(ctx, (input, *others), output)
+        ctx.autocast = autocast_of(input) if any_autocast() else None
+        return output
+
     # ------------------------------------------------------ torch.func and forward mode: the dual
 
     def setup_dual(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -170,6 +221,10 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
     # The C++ apply itself: its Python layer serves only the setup_context form.
     lean_apply = super(Function, lean).apply
     dual_apply: Callable[..., Any] = dual.apply
+    in_place = None
+    if arguments[0] not in needed:
+        function = _function(cls, forward=in_place_forward, backward=backward)
+        in_place = super(Function, function).apply
 
     def apply(*arguments: Any) -> Any:
         if _transforms_active() or forward_ad._current_level >= 0:
@@ -179,14 +234,26 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
             return lean_apply(*arguments) if record is None else record(cls, arguments)
         return forward(*arguments)
 
-    return {"setup_context": setup_context, "backward": backward, "apply": apply}
+    methods: dict[str, Any] = {"setup_context": setup_context, "backward": backward, "apply": apply}
+    return methods | ({"in_place": in_place} if in_place else {})
+
+
+def eager() -> bool:
+    """Whether a formula called now would run as the lean Function under autograd."""
+    return (
+        _grad_enabled()
+        and recorder.get() is None
+        and not _transforms_active()
+        and forward_ad._current_level < 0
+        and not torch.compiler.is_compiling()
+    )
 
 
 def _function(cls: type[Formula], **methods: Callable[..., Any]) -> Any:
     """An ordinary Function under the formula's own name, which ``grad_fn`` then bears."""
     namespace: dict[str, Any] = {name: staticmethod(method) for name, method in methods.items()}
     namespace |= {"__module__": cls.__module__, "__doc__": cls.__doc__}
-    namespace |= {"formula": cls, "generate_vmap_rule": True}
+    namespace |= {"formula": getattr(cls, "stated", cls), "generate_vmap_rule": True}
     return types.new_class(cls.__name__, (Function,), exec_body=lambda body: body.update(namespace))
 
 

@@ -7,10 +7,10 @@ from typing import Any
 #: torch's operations that only rearrange values or pass them on, by the names of their nodes
 STRUCTURAL = frozenset(
     "View UnsafeView Reshape ReshapeAlias ViewAsReal ViewAsComplex Alias AsStrided "
-    "Clone ToCopy Copy Copys Lift LiftFresh T Transpose Permute Movedim Swapaxes "
+    "Clone ToCopy Copy CopyBackwards Lift LiftFresh T Transpose Permute Movedim Swapaxes "
     "Select Slice Narrow Diagonal Unfold Split SplitWithSizes UnsafeSplit UnsafeSplitWithSizes "
     "Unbind Expand Squeeze Unsqueeze Values AsStridedScatter CopySlices AccumulateGrad "
-    "Error UnbindCopy".split()
+    "UnbindCopy PackPaddedSequence".split()
 )
 
 

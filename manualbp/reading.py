@@ -35,12 +35,16 @@ def table(entries: Sequence[Any]) -> str:
                 ["", "", "", "", "", lines["rules"].get(argument, ""), norm or f"→ {target}"]
             )
     head = ["", "formula", "module", "shape", "keeps", "value, and what it passes back", ""]
+    return "\n".join([chain, "", *columns(head, rows)])
+
+
+def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table, each column as wide as it must be."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    drawn = [
-        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip() for row in rows
+    return [
+        "  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)).rstrip()
+        for row in (head, *rows)
     ]
-    title = "  ".join(c.ljust(w) for c, w in zip(head, widths, strict=True)).rstrip()
-    return "\n".join([chain, "", title, *drawn])
 
 
 def stated(formula: Any) -> dict[str, Any]:

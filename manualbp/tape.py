@@ -13,6 +13,8 @@ from torch.nn.modules import module as torch_module
 
 from manualbp.derivation import Derivation
 from manualbp.formula import Formula, any_autocast, autocast_of, recorder
+from manualbp.graph import STRUCTURAL as MOVES
+from manualbp.graph import name_of
 from manualbp.reading import table
 from manualbp.walk import OUTPUTS, Node, versions
 
@@ -338,10 +340,8 @@ class Entry:
 
 
 #: torch's operations that may stand between formulas, by the names of their nodes
-STRUCTURAL = frozenset(
-    "View UnsafeView Reshape ReshapeAlias Alias AsStrided Clone ToCopy T Transpose Permute Movedim "
-    "Select Slice Narrow Index IndexSelect Gather Diagonal Unfold Split SplitWithSizes Unbind "
-    "Expand Repeat Squeeze Unsqueeze Flip Roll Cat Stack ConstantPadNd MaskedFill Where CopySlices "
+STRUCTURAL = MOVES | frozenset(
+    "Index IndexSelect Gather Repeat Flip Roll Cat Stack ConstantPadNd MaskedFill Where "
     "Add Sub Rsub Mul Div Neg Sum Mean".split()
 )
 
@@ -397,7 +397,7 @@ class _Graph:
         else:
             touches = any([self._walk(before) for before, _ in node.next_functions if before])
             if touches:
-                name = node.name().rstrip("0123456789").removesuffix("Backward")
+                name = name_of(node)
                 (self.names if name in STRUCTURAL else self.strangers).append(name)
         self._seen[node] = touches
         return touches

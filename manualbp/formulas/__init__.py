@@ -10,6 +10,7 @@ from manualbp.formulas.activation import *
 from manualbp.formulas.arithmetic import *
 from manualbp.formulas.attention import *
 from manualbp.formulas.conv import *
+from manualbp.formulas.distance import *
 from manualbp.formulas.dropout import *
 from manualbp.formulas.linear import *
 from manualbp.formulas.loss import *

@@ -1,5 +1,922 @@
-"""Entry by entry."""
+"""Entry by entry: functions of one number, of two, of three, broadcasting as torch does.
+
+Numbers may stand for tensors. x, y, w are the arguments in their order, a is the value.
+"""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+import math
+import types
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from manualbp.formula import Formula
+
+__all__ = [
+    "Abs",
+    "Acos",
+    "Acosh",
+    "Add",
+    "Addcdiv",
+    "Addcmul",
+    "Asin",
+    "Asinh",
+    "Atan",
+    "Atan2",
+    "Atanh",
+    "Ceil",
+    "Clamp",
+    "ClampBetween",
+    "Cos",
+    "Cosh",
+    "Div",
+    "Erf",
+    "Erfc",
+    "Erfinv",
+    "Exp",
+    "Exp2",
+    "Expm1",
+    "Floor",
+    "Fmod",
+    "Frac",
+    "Hypot",
+    "Lerp",
+    "Log",
+    "Log1p",
+    "Log2",
+    "Log10",
+    "LogAddExp",
+    "MaskedFill",
+    "Maximum",
+    "Minimum",
+    "Mul",
+    "NanToNum",
+    "Neg",
+    "Pow",
+    "Reciprocal",
+    "Remainder",
+    "Round",
+    "RoundedDiv",
+    "Rsqrt",
+    "Sign",
+    "Sin",
+    "Sinh",
+    "Sqrt",
+    "Square",
+    "Sub",
+    "Tan",
+    "Trunc",
+    "Where",
+    "Xlogy",
+]
+
+
+# ------------------------------------------------------------------------ functions of one number
+
+
+def _entrywise(
+    value: Callable[[Tensor], Tensor],
+) -> Callable[[Callable[..., Tensor]], type[Formula]]:
+    """A formula of one argument: its value, and below the decorator its rule."""
+
+    def forward(input: Tensor) -> Tensor:
+        return value(input)
+
+    def formula(rule: Callable[..., Tensor]) -> type[Formula]:
+        namespace = {
+            "__doc__": rule.__doc__,
+            "__module__": rule.__module__,
+            "forward": staticmethod(forward),
+            "grad_input": staticmethod(rule),
+        }
+        return types.new_class(rule.__name__, (Formula,), exec_body=lambda b: b.update(namespace))
+
+    return formula
+
+
+@_entrywise(torch.neg)
+def Neg(g: Tensor) -> Tensor:
+    """a = −x
+
+    ∂C/∂x = −g
+    """
+    return -g
+
+
+@_entrywise(torch.abs)
+def Abs(g: Tensor, input: Tensor) -> Tensor:
+    """a = |x|
+
+    ∂C/∂x = g ⊙ sign x
+    """
+    return g * input.sign()
+
+
+@_entrywise(torch.square)
+def Square(g: Tensor, input: Tensor) -> Tensor:
+    """a = x²
+
+    ∂C/∂x = 2 g ⊙ x
+    """
+    return g * (2 * input)
+
+
+@_entrywise(torch.sqrt)
+def Sqrt(g: Tensor, output: Tensor) -> Tensor:
+    """a = √x
+
+    ∂C/∂x = g / 2a
+    """
+    return g / (2 * output)
+
+
+@_entrywise(torch.rsqrt)
+def Rsqrt(g: Tensor, output: Tensor) -> Tensor:
+    """a = 1/√x
+
+    ∂C/∂x = −g ⊙ a³ / 2
+    """
+    return -0.5 * g * output**3
+
+
+@_entrywise(torch.reciprocal)
+def Reciprocal(g: Tensor, output: Tensor) -> Tensor:
+    """a = 1/x
+
+    ∂C/∂x = −g ⊙ a²
+    """
+    return -g * (output * output)
+
+
+@_entrywise(torch.exp)
+def Exp(g: Tensor, output: Tensor) -> Tensor:
+    """a = eˣ
+
+    ∂C/∂x = g ⊙ a
+    """
+    return g * output
+
+
+@_entrywise(torch.exp2)
+def Exp2(g: Tensor, output: Tensor) -> Tensor:
+    """a = 2ˣ
+
+    ∂C/∂x = g ⊙ a log 2
+    """
+    return g * output * math.log(2)
+
+
+@_entrywise(torch.expm1)
+def Expm1(g: Tensor, output: Tensor) -> Tensor:
+    """a = eˣ − 1
+
+    ∂C/∂x = g ⊙ (a + 1)
+    """
+    return g * (output + 1)
+
+
+@_entrywise(torch.log)
+def Log(g: Tensor, input: Tensor) -> Tensor:
+    """a = log x
+
+    ∂C/∂x = g / x
+    """
+    return g / input
+
+
+@_entrywise(torch.log2)
+def Log2(g: Tensor, input: Tensor) -> Tensor:
+    """a = log₂ x
+
+    ∂C/∂x = g / (x log 2)
+    """
+    return g / (input * math.log(2))
+
+
+@_entrywise(torch.log10)
+def Log10(g: Tensor, input: Tensor) -> Tensor:
+    """a = log₁₀ x
+
+    ∂C/∂x = g / (x log 10)
+    """
+    return g / (input * math.log(10))
+
+
+@_entrywise(torch.log1p)
+def Log1p(g: Tensor, input: Tensor) -> Tensor:
+    """a = log(1 + x)
+
+    ∂C/∂x = g / (1 + x)
+    """
+    return g / (1 + input)
+
+
+@_entrywise(torch.sin)
+def Sin(g: Tensor, input: Tensor) -> Tensor:
+    """a = sin x
+
+    ∂C/∂x = g ⊙ cos x
+    """
+    return g * input.cos()
+
+
+@_entrywise(torch.cos)
+def Cos(g: Tensor, input: Tensor) -> Tensor:
+    """a = cos x
+
+    ∂C/∂x = −g ⊙ sin x
+    """
+    return -g * input.sin()
+
+
+@_entrywise(torch.tan)
+def Tan(g: Tensor, output: Tensor) -> Tensor:
+    """a = tan x
+
+    ∂C/∂x = g ⊙ (1 + a²)
+    """
+    return g * (1 + output * output)
+
+
+@_entrywise(torch.asin)
+def Asin(g: Tensor, input: Tensor) -> Tensor:
+    """a = arcsin x
+
+    ∂C/∂x = g / √(1 − x²)
+    """
+    return g * (1 - input * input).rsqrt()
+
+
+@_entrywise(torch.acos)
+def Acos(g: Tensor, input: Tensor) -> Tensor:
+    """a = arccos x
+
+    ∂C/∂x = −g / √(1 − x²)
+    """
+    return -g * (1 - input * input).rsqrt()
+
+
+@_entrywise(torch.atan)
+def Atan(g: Tensor, input: Tensor) -> Tensor:
+    """a = arctan x
+
+    ∂C/∂x = g / (1 + x²)
+    """
+    return g / (1 + input * input)
+
+
+@_entrywise(torch.sinh)
+def Sinh(g: Tensor, input: Tensor) -> Tensor:
+    """a = sinh x
+
+    ∂C/∂x = g ⊙ cosh x
+    """
+    return g * input.cosh()
+
+
+@_entrywise(torch.cosh)
+def Cosh(g: Tensor, input: Tensor) -> Tensor:
+    """a = cosh x
+
+    ∂C/∂x = g ⊙ sinh x
+    """
+    return g * input.sinh()
+
+
+@_entrywise(torch.asinh)
+def Asinh(g: Tensor, input: Tensor) -> Tensor:
+    """a = arsinh x
+
+    ∂C/∂x = g / √(x² + 1)
+    """
+    return g * (input * input + 1).rsqrt()
+
+
+@_entrywise(torch.acosh)
+def Acosh(g: Tensor, input: Tensor) -> Tensor:
+    """a = arcosh x
+
+    ∂C/∂x = g / √(x² − 1)
+    """
+    return g * (input * input - 1).rsqrt()
+
+
+@_entrywise(torch.atanh)
+def Atanh(g: Tensor, input: Tensor) -> Tensor:
+    """a = artanh x
+
+    ∂C/∂x = g / (1 − x²)
+    """
+    return g / (1 - input * input)
+
+
+@_entrywise(torch.erf)
+def Erf(g: Tensor, input: Tensor) -> Tensor:
+    """a = erf x
+
+    ∂C/∂x = 2/√π g ⊙ e^−x²
+    """
+    return g * (-input * input).exp() * (2 / math.sqrt(math.pi))
+
+
+@_entrywise(torch.erfc)
+def Erfc(g: Tensor, input: Tensor) -> Tensor:
+    """a = 1 − erf x
+
+    ∂C/∂x = −2/√π g ⊙ e^−x²
+    """
+    return g * (-input * input).exp() * (-2 / math.sqrt(math.pi))
+
+
+@_entrywise(torch.erfinv)
+def Erfinv(g: Tensor, output: Tensor) -> Tensor:
+    """a = erf⁻¹ x
+
+    ∂C/∂x = √π/2 g ⊙ e^a²
+    """
+    return g * (output * output).exp() * (math.sqrt(math.pi) / 2)
+
+
+@_entrywise(torch.frac)
+def Frac(g: Tensor) -> Tensor:
+    """a = x without its whole part
+
+    ∂C/∂x = g
+    """
+    return g
+
+
+@_entrywise(torch.sign)
+def Sign(g: Tensor) -> Tensor:
+    """a = 1, 0 or −1, as x is
+
+    ∂C/∂x = 0
+    """
+    return torch.zeros_like(g)
+
+
+@_entrywise(torch.floor)
+def Floor(g: Tensor) -> Tensor:
+    """a = ⌊x⌋
+
+    ∂C/∂x = 0
+    """
+    return torch.zeros_like(g)
+
+
+@_entrywise(torch.ceil)
+def Ceil(g: Tensor) -> Tensor:
+    """a = ⌈x⌉
+
+    ∂C/∂x = 0
+    """
+    return torch.zeros_like(g)
+
+
+@_entrywise(torch.trunc)
+def Trunc(g: Tensor) -> Tensor:
+    """a = the whole part of x
+
+    ∂C/∂x = 0
+    """
+    return torch.zeros_like(g)
+
+
+class Round(Formula):
+    """a = x to so many decimals
+
+    ∂C/∂x = 0
+    """
+
+    @staticmethod
+    def forward(input: Tensor, decimals: int) -> Tensor:
+        return torch.round(input, decimals=decimals)
+
+    @staticmethod
+    def grad_input(g: Tensor) -> Tensor:
+        return torch.zeros_like(g)
+
+
+class NanToNum(Formula):
+    """a = x where it is finite, else a number that stands for it
+
+    ∂C/∂x = g [x is finite]
+    """
+
+    @staticmethod
+    def forward(
+        input: Tensor, nan: float | None, posinf: float | None, neginf: float | None
+    ) -> Tensor:
+        return torch.nan_to_num(input, nan, posinf, neginf)
+
+    @staticmethod
+    def grad_input(g: Tensor, input: Tensor) -> Tensor:
+        return g * input.isfinite()
+
+
+# ----------------------------------------------------------------------------- functions of two
+
+
+class Add(Formula):
+    """a = x + αy
+
+    ∂C/∂x = g
+    ∂C/∂y = αg
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor | float, other: Tensor | float, alpha: float) -> Tensor:
+        return torch.add(input, other, alpha=alpha)
+
+    @staticmethod
+    def grad_input(g: Tensor) -> Tensor:
+        return g
+
+    @staticmethod
+    def grad_other(g: Tensor, alpha: float) -> Tensor:
+        return g if alpha == 1 else g * alpha
+
+
+class Sub(Formula):
+    """a = x − αy
+
+    ∂C/∂x = g
+    ∂C/∂y = −αg
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor | float, other: Tensor | float, alpha: float) -> Tensor:
+        return torch.sub(input, other, alpha=alpha)
+
+    @staticmethod
+    def grad_input(g: Tensor) -> Tensor:
+        return g
+
+    @staticmethod
+    def grad_other(g: Tensor, alpha: float) -> Tensor:
+        return -g if alpha == 1 else g * -alpha
+
+
+class Mul(Formula):
+    """a = x ⊙ y
+
+    ∂C/∂x = g ⊙ y
+    ∂C/∂y = g ⊙ x
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor | float, other: Tensor | float) -> Tensor:
+        return torch.mul(input, other)
+
+    @staticmethod
+    def grad_input(g: Tensor, other: Tensor | float) -> Tensor:
+        return g * other
+
+    @staticmethod
+    def grad_other(g: Tensor, input: Tensor | float) -> Tensor:
+        return g * input
+
+
+class Div(Formula):
+    """a = x / y
+
+    ∂C/∂x = g / y
+    ∂C/∂y = −∂C/∂x ⊙ x / y
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor | float, other: Tensor | float) -> Tensor:
+        return torch.div(input, other)
+
+    @staticmethod
+    def grad_input(g: Tensor, other: Tensor | float) -> Tensor:
+        return g / other
+
+    @staticmethod
+    def grad_other(g: Tensor, grad_input: Tensor, input: Tensor | float, other: Tensor) -> Tensor:
+        # Never by y², which may overflow; nor by the output, which need not be kept for x.
+        return -grad_input * (input / other)
+
+
+class RoundedDiv(Formula):
+    """a = x / y, rounded down or towards zero
+
+    ∂C/∂x = 0
+    ∂C/∂y = 0
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor | float, other: Tensor | float, rounding_mode: str | None) -> Tensor:
+        return torch.div(input, other, rounding_mode=rounding_mode)
+
+    @staticmethod
+    def grad_input(g: Tensor) -> Tensor:
+        return torch.zeros_like(g)
+
+    @staticmethod
+    def grad_other(g: Tensor) -> Tensor:
+        return torch.zeros_like(g)
+
+
+class Fmod(Formula):
+    """a = x − y trunc(x / y)
+
+    ∂C/∂x = g
+    ∂C/∂y = −g ⊙ trunc(x / y)
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor, other: Tensor | float) -> Tensor:
+        return torch.fmod(input, other)
+
+    @staticmethod
+    def grad_input(g: Tensor) -> Tensor:
+        return g
+
+    @staticmethod
+    def grad_other(g: Tensor, input: Tensor, other: Tensor) -> Tensor:
+        return -g * torch.div(input, other, rounding_mode="trunc")
+
+
+class Remainder(Formula):
+    """a = x − y ⌊x / y⌋
+
+    ∂C/∂x = g
+    ∂C/∂y = −g ⊙ ⌊x / y⌋
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor | float, other: Tensor | float) -> Tensor:
+        return torch.remainder(input, other)  # type: ignore[arg-type]
+
+    @staticmethod
+    def grad_input(g: Tensor) -> Tensor:
+        return g
+
+    @staticmethod
+    def grad_other(g: Tensor, input: Tensor | float, other: Tensor) -> Tensor:
+        return -g * torch.div(input, other, rounding_mode="floor")
+
+
+class Pow(Formula):
+    """a = xʸ
+
+    ∂C/∂x = g ⊙ y xʸ⁻¹, 0 where y = 0
+    ∂C/∂y = g ⊙ a log x, 0 where x = 0 ≤ y
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor | float, exponent: Tensor | float) -> Tensor:
+        return torch.pow(input, exponent)  # type: ignore[arg-type]
+
+    @staticmethod
+    def grad_input(g: Tensor, input: Tensor, exponent: Tensor | float) -> Tensor:
+        if isinstance(exponent, Tensor):
+            slope = exponent * input.pow(exponent - 1)
+            return torch.where(exponent == 0, 0, g * slope)
+        return g * (exponent * input.pow(exponent - 1)) if exponent else torch.zeros_like(g)
+
+    @staticmethod
+    def grad_exponent(g: Tensor, input: Tensor | float, exponent: Tensor, output: Tensor) -> Tensor:
+        if not isinstance(input, Tensor):
+            input = output.new_full((), input)
+        nothing = (input == 0) & (exponent >= 0)
+        return g * (output * torch.where(nothing, 1, input).log())
+
+
+class Xlogy(Formula):
+    """a = x log y, 0 where x = 0
+
+    ∂C/∂x = g ⊙ log y, 0 where x = 0 ≥ y
+    ∂C/∂y = g ⊙ x / y
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor | float, other: Tensor | float) -> Tensor:
+        return torch.xlogy(input, other)  # type: ignore[arg-type]
+
+    @staticmethod
+    def grad_input(g: Tensor, input: Tensor, other: Tensor | float) -> Tensor:
+        log = torch.xlogy(g, other)
+        return torch.where((input == 0) & (other <= 0), 0, log)
+
+    @staticmethod
+    def grad_other(g: Tensor, input: Tensor | float, other: Tensor) -> Tensor:
+        return g * input / other
+
+
+class LogAddExp(Formula):
+    """a = log(eˣ + eʸ)
+
+    ∂C/∂x = g / (1 + e^(y − x))
+    ∂C/∂y = g / (1 + e^(x − y))
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor, other: Tensor) -> Tensor:
+        return torch.logaddexp(input, other)
+
+    @staticmethod
+    def grad_input(g: Tensor, input: Tensor, other: Tensor) -> Tensor:
+        return g * torch.sigmoid(input - other)
+
+    @staticmethod
+    def grad_other(g: Tensor, input: Tensor, other: Tensor) -> Tensor:
+        return g * torch.sigmoid(other - input)
+
+
+class Hypot(Formula):
+    """a = √(x² + y²)
+
+    ∂C/∂x = g ⊙ x / a
+    ∂C/∂y = g ⊙ y / a
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor, other: Tensor) -> Tensor:
+        return torch.hypot(input, other)
+
+    @staticmethod
+    def grad_input(g: Tensor, input: Tensor, output: Tensor) -> Tensor:
+        return g * (input / output)
+
+    @staticmethod
+    def grad_other(g: Tensor, other: Tensor, output: Tensor) -> Tensor:
+        return g * (other / output)
+
+
+class Atan2(Formula):
+    """a = the angle of the point (y, x)
+
+    ∂C/∂x = g ⊙ y / (x² + y²)
+    ∂C/∂y = −g ⊙ x / (x² + y²)
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor, other: Tensor) -> Tensor:
+        return torch.atan2(input, other)
+
+    @staticmethod
+    def inverse_square(input: Tensor, other: Tensor) -> Tensor:
+        square = input * input + other * other
+        # At the origin, where there is no angle, torch's choice is 0.
+        return square.reciprocal().masked_fill(square == 0, 0)
+
+    @staticmethod
+    def grad_input(g: Tensor, other: Tensor, inverse_square: Tensor) -> Tensor:
+        return g * other * inverse_square
+
+    @staticmethod
+    def grad_other(g: Tensor, input: Tensor, inverse_square: Tensor) -> Tensor:
+        return -g * input * inverse_square
+
+
+class Maximum(Formula):
+    """a = the larger of x and y
+
+    ∂C/∂x = g where x > y, g/2 where x = y
+    ∂C/∂y = g where y > x, g/2 where x = y
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor, other: Tensor) -> Tensor:
+        return torch.maximum(input, other)
+
+    @staticmethod
+    def shared(g: Tensor, input: Tensor, other: Tensor) -> Tensor:
+        return torch.where(input == other, g / 2, g)
+
+    @staticmethod
+    def grad_input(g: Tensor, shared: Tensor, input: Tensor, other: Tensor) -> Tensor:
+        return shared.masked_fill(input < other, 0)
+
+    @staticmethod
+    def grad_other(g: Tensor, shared: Tensor, input: Tensor, other: Tensor) -> Tensor:
+        return shared.masked_fill(other < input, 0)
+
+
+class Minimum(Maximum):
+    """a = the smaller of x and y
+
+    ∂C/∂x = g where x < y, g/2 where x = y
+    ∂C/∂y = g where y < x, g/2 where x = y
+    """
+
+    @staticmethod
+    def forward(input: Tensor, other: Tensor) -> Tensor:
+        return torch.minimum(input, other)
+
+    @staticmethod
+    def grad_input(g: Tensor, shared: Tensor, input: Tensor, other: Tensor) -> Tensor:
+        return shared.masked_fill(input > other, 0)
+
+    @staticmethod
+    def grad_other(g: Tensor, shared: Tensor, input: Tensor, other: Tensor) -> Tensor:
+        return shared.masked_fill(other > input, 0)
+
+
+# ------------------------------------------------------------------------ choices, and three
+
+
+class Where(Formula):
+    """a = x where the condition holds, else y
+
+    ∂C/∂x = g where it holds, else 0
+    ∂C/∂y = 0 where it holds, else g
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(condition: Tensor, input: Tensor | float, other: Tensor | float) -> Tensor:
+        return torch.where(condition, input, other)
+
+    @staticmethod
+    def grad_input(g: Tensor, condition: Tensor) -> Tensor:
+        return torch.where(condition, g, 0)
+
+    @staticmethod
+    def grad_other(g: Tensor, condition: Tensor) -> Tensor:
+        return torch.where(condition, 0, g)
+
+
+class MaskedFill(Formula):
+    """a = y where the mask is set, else x
+
+    ∂C/∂x = 0 where the mask is set, else g
+    ∂C/∂y = Σ g where the mask is set
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor, mask: Tensor, value: Tensor | float) -> Tensor:
+        return torch.masked_fill(input, mask, value)
+
+    @staticmethod
+    def grad_input(g: Tensor, mask: Tensor) -> Tensor:
+        return g.masked_fill(mask, 0)
+
+    @staticmethod
+    def grad_value(g: Tensor, mask: Tensor) -> Tensor:
+        return torch.where(mask, g, 0)
+
+
+class Clamp(Formula):
+    """a = x, but at least l and at most h, numbers
+
+    ∂C/∂x = g where l < x < h, else 0
+    """
+
+    @staticmethod
+    def forward(input: Tensor, min: float | None, max: float | None) -> Tensor:
+        return torch.clamp(input, min, max)
+
+    @staticmethod
+    def grad_input(g: Tensor, input: Tensor, min: float | None, max: float | None) -> Tensor:
+        inside = input < max if min is None else input > min  # type: ignore[operator]
+        if min is not None and max is not None:
+            inside = inside & (input < max)
+        return torch.where(inside, g, 0)
+
+
+class ClampBetween(Formula):
+    """a = x, but at least l and at most h, tensors
+
+    ∂C/∂x = g where l < x < h, g/2 where x is one of them
+    ∂C/∂l = g where x < l ≤ h, g/2 where x = l < h
+    ∂C/∂h = g where x > h or l > h, g/2 where x = h > l
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor, min: Tensor, max: Tensor) -> Tensor:
+        return torch.clamp(input, min, max)
+
+    @staticmethod
+    def shared(g: Tensor, input: Tensor, min: Tensor, max: Tensor) -> Tensor:
+        return torch.where((min < max) & ((input == min) | (input == max)), g / 2, g)
+
+    @staticmethod
+    def grad_input(g: Tensor, shared: Tensor, input: Tensor, min: Tensor, max: Tensor) -> Tensor:
+        return shared.masked_fill((input < min) | (input > max), 0)
+
+    @staticmethod
+    def grad_min(g: Tensor, shared: Tensor, input: Tensor, min: Tensor, max: Tensor) -> Tensor:
+        tie = (input == min) & (min < max)
+        return torch.where((input < min) & (min <= max) | tie, shared, 0)
+
+    @staticmethod
+    def grad_max(g: Tensor, shared: Tensor, input: Tensor, min: Tensor, max: Tensor) -> Tensor:
+        tie = (input == max) & (min < max)
+        return torch.where((input > max) | (min > max) | tie, shared, 0)
+
+
+class Lerp(Formula):
+    """a = x + w (y − x)
+
+    ∂C/∂x = g ⊙ (1 − w)
+    ∂C/∂y = g ⊙ w
+    ∂C/∂w = g ⊙ (y − x)
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor, end: Tensor, weight: Tensor | float) -> Tensor:
+        return torch.lerp(input, end, weight)
+
+    @staticmethod
+    def grad_input(g: Tensor, weight: Tensor | float) -> Tensor:
+        return g * (1 - weight)
+
+    @staticmethod
+    def grad_end(g: Tensor, weight: Tensor | float) -> Tensor:
+        return g * weight
+
+    @staticmethod
+    def grad_weight(g: Tensor, input: Tensor, end: Tensor) -> Tensor:
+        return g * (end - input)
+
+
+class Addcmul(Formula):
+    """a = x + v y ⊙ w
+
+    ∂C/∂x = g
+    ∂C/∂y = v g ⊙ w
+    ∂C/∂w = v g ⊙ y
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor, tensor1: Tensor, tensor2: Tensor, value: float) -> Tensor:
+        return torch.addcmul(input, tensor1, tensor2, value=value)
+
+    @staticmethod
+    def grad_input(g: Tensor) -> Tensor:
+        return g
+
+    @staticmethod
+    def grad_tensor1(g: Tensor, tensor2: Tensor, value: float) -> Tensor:
+        return g * (tensor2 * value)
+
+    @staticmethod
+    def grad_tensor2(g: Tensor, tensor1: Tensor, value: float) -> Tensor:
+        return g * (tensor1 * value)
+
+
+class Addcdiv(Formula):
+    """a = x + v y / w
+
+    ∂C/∂x = g
+    ∂C/∂y = v g / w
+    ∂C/∂w = −v g ⊙ y / w²
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor, tensor1: Tensor, tensor2: Tensor, value: float) -> Tensor:
+        return torch.addcdiv(input, tensor1, tensor2, value=value)
+
+    @staticmethod
+    def grad_input(g: Tensor) -> Tensor:
+        return g
+
+    @staticmethod
+    def grad_tensor1(g: Tensor, tensor2: Tensor, value: float) -> Tensor:
+        return g * (value / tensor2)
+
+    @staticmethod
+    def grad_tensor2(g: Tensor, tensor1: Tensor, tensor2: Tensor, value: float) -> Tensor:
+        return -g * (value * tensor1 / (tensor2 * tensor2))

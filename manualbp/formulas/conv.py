@@ -1,5 +1,322 @@
-"""Convolutions."""
+"""Convolutions: weights that a position of the image shares with every other."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+import math
+from collections.abc import Sequence
+from functools import reduce
+
+import torch
+from torch import Size, Tensor
+from torch.nn import functional as F
+
+from manualbp import products
+from manualbp.formula import Formula
+
+__all__ = ["Conv", "ConvTranspose", "Fold", "Unfold"]
+
+# k runs over the positions in a kernel, p over those of the window that it looks through, in one,
+# two or three axes: with stride s and dilation d it sees the pixel sp + dk of the padded image.
+
+
+class Conv(Formula):
+    """z_p = Σₖ Wₖ a_{sp + dk} + b
+
+    ∂C/∂a_q = Σₖ Wₖᵀ δ_p over p with sp + dk = q
+    ∂C/∂Wₖ = Σ_p δ_p a_{sp + dk}ᵀ
+    ∂C/∂b = Σ_p δ_p
+    """
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        dilation: tuple[int, ...],
+        groups: int,
+        size: Size,
+    ) -> Tensor:
+        return _conv(input, weight, bias, stride, padding, dilation, groups)
+
+    @staticmethod
+    def grad_input(
+        delta: Tensor,
+        weight: Tensor,
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        dilation: tuple[int, ...],
+        groups: int,
+        size: Size,
+    ) -> Tensor:
+        # The size is an argument of its own so that the values need not be kept. The pixels over
+        # which the last window could not be placed are those by which the output is padded here.
+        rest = [
+            n + 2 * p - d * (k - 1) - 1 - s * (m - 1)
+            for n, p, d, k, s, m in zip(
+                size, padding, dilation, weight.shape[2:], stride, delta.shape[2:], strict=True
+            )
+        ]
+        return _conv_transpose(delta, weight, None, stride, padding, rest, groups, dilation)
+
+    @staticmethod
+    def grad_weight(
+        delta: Tensor,
+        input: Tensor,
+        weight: Tensor,
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        dilation: tuple[int, ...],
+        groups: int,
+    ) -> Tensor:
+        return _correlate(delta, input, weight.shape[2:], stride, padding, dilation, groups)
+
+    @staticmethod
+    def grad_bias(delta: Tensor) -> Tensor:
+        return _over_positions(delta)
+
+
+class ConvTranspose(Formula):
+    """z_q = Σₖ Wₖᵀ a_p + b over p with sp + dk = q
+
+    ∂C/∂a_p = Σₖ Wₖ δ_{sp + dk}
+    ∂C/∂Wₖ = Σ_p a_p δ_{sp + dk}ᵀ
+    ∂C/∂b = Σ_q δ_q
+    """
+
+    # The gradient of Conv as a value; so its own gradient is Conv, with a and δ in each other's
+    # places.
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        output_padding: tuple[int, ...],
+        groups: int,
+        dilation: tuple[int, ...],
+        size: Size,
+    ) -> Tensor:
+        return _conv_transpose(
+            input, weight, bias, stride, padding, output_padding, groups, dilation
+        )
+
+    @staticmethod
+    def grad_input(
+        delta: Tensor,
+        weight: Tensor,
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        groups: int,
+        dilation: tuple[int, ...],
+        size: Size,
+    ) -> Tensor:
+        gradient = _conv(delta, weight, None, stride, padding, dilation, groups)
+        return _first(gradient, size)  # where the padding of the output has room for a window
+
+    @staticmethod
+    def grad_weight(
+        delta: Tensor,
+        input: Tensor,
+        weight: Tensor,
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        groups: int,
+        dilation: tuple[int, ...],
+    ) -> Tensor:
+        return _correlate(input, delta, weight.shape[2:], stride, padding, dilation, groups)
+
+    @staticmethod
+    def grad_bias(delta: Tensor) -> Tensor:
+        return _over_positions(delta)
+
+
+class Unfold(Formula):
+    """z_kp = a_{sp + dk}
+
+    ∂C/∂a_q = Σₖ g_kp over p with sp + dk = q
+    """
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        kernel_size: tuple[int, ...],
+        dilation: tuple[int, ...],
+        padding: tuple[int, ...],
+        stride: tuple[int, ...],
+        size: Size,
+    ) -> Tensor:
+        return F.unfold(input, kernel_size, dilation, padding, stride)
+
+    @staticmethod
+    def grad_input(
+        g: Tensor,
+        kernel_size: tuple[int, ...],
+        dilation: tuple[int, ...],
+        padding: tuple[int, ...],
+        stride: tuple[int, ...],
+        size: Size,
+    ) -> Tensor:
+        return F.fold(g, size, kernel_size, dilation, padding, stride)
+
+
+class Fold(Formula):
+    """z_q = Σₖ a_kp over p with sp + dk = q
+
+    ∂C/∂a_kp = g_{sp + dk}
+    """
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        output_size: tuple[int, ...],
+        kernel_size: tuple[int, ...],
+        dilation: tuple[int, ...],
+        padding: tuple[int, ...],
+        stride: tuple[int, ...],
+    ) -> Tensor:
+        return F.fold(input, output_size, kernel_size, dilation, padding, stride)
+
+    @staticmethod
+    def grad_input(
+        g: Tensor,
+        kernel_size: tuple[int, ...],
+        dilation: tuple[int, ...],
+        padding: tuple[int, ...],
+        stride: tuple[int, ...],
+    ) -> Tensor:
+        return F.unfold(g, kernel_size, dilation, padding, stride)
+
+
+# ------------------------------------------------------------------- in any number of axes
+
+_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
+
+#: entries of the columns that are laid out at once, 16 MB in single precision
+COLUMNS = 1 << 22
+
+
+def _conv(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    conv = _CONV[len(stride)]
+    return conv(input, weight, bias, stride, padding, dilation, groups)
+
+
+def _conv_transpose(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    output_padding: Sequence[int],
+    groups: int,
+    dilation: Sequence[int],
+) -> Tensor:
+    conv = _CONV_TRANSPOSE[len(stride)]
+    return conv(input, weight, bias, stride, padding, output_padding, groups, dilation)
+
+
+def _over_positions(delta: Tensor) -> Tensor:
+    """Σ over the examples and the pixels."""
+    return delta.sum((0, *range(2, delta.dim())))
+
+
+def _first(t: Tensor, size: Sequence[int]) -> Tensor:
+    """The first pixels of each axis."""
+    for axis, n in enumerate(size, start=2):
+        if t.shape[axis] != n:
+            t = t.narrow(axis, 0, n)
+    return t
+
+
+def _correlate(
+    windows: Tensor,
+    image: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """Σ_p w_p x_{sp + dk}ᵀ for each k: what a kernel that gives w where it sees x contributes."""
+    # A convolution with w as its kernel would give it too. But w is as large as an image, and for
+    # such a kernel no library has a fast way, except where there is one channel to each kernel.
+    way = _by_convolution if image.shape[1] == groups else _by_products
+    return way(windows, image, kernel, stride, padding, dilation, groups)
+
+
+def _by_convolution(
+    windows: Tensor,
+    image: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """Depthwise: every channel of every example is a group of its own, with w as its kernel."""
+    n, channels = image.shape[:2]
+    images = image.reshape(1, n * channels, *image.shape[2:])
+    kernels = windows.reshape(n * windows.shape[1], 1, *windows.shape[2:])
+    # A step of the kernel is a dilation to w, and a step of w a dilation to the kernel.
+    found = _conv(images, kernels, None, dilation, padding, stride, n * channels)
+    return _first(found, kernel).reshape(n, windows.shape[1], 1, *kernel).sum(0)
+
+
+def _by_products(
+    windows: Tensor,
+    image: Tensor,
+    kernel: Sequence[int],
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    """One matrix product: w_p in the columns of the one factor, all that it saw in the other's.
+
+    The channels come last, so that what is copied lies together in memory.
+    """
+    image, positions = image.movedim(1, -1), windows.shape[2:]
+    margins = [0, 0, *(p for p in reversed(padding) for _ in range(2))]
+    image = F.pad(image, margins) if any(padding) else image.contiguous()
+    channels, outputs = image.shape[-1] // groups, windows.shape[1] // groups
+    axes = list(enumerate(zip(positions, kernel, stride, dilation, strict=True), start=1))
+
+    def product(w: Tensor, x: Tensor) -> Tensor:
+        for axis, (count, k, s, d) in axes:
+            x = _seen(x, axis, count, k, s, d)
+        rows = w.shape[0] * math.prod(positions)
+        x = x.movedim(len(axes) + 1, -1).reshape(
+            *w.shape[:1], *positions, *kernel, groups, channels
+        )
+        x = x.movedim(-2, 0).reshape(groups, rows, math.prod(kernel) * channels)
+        w = w.transpose(0, 1).reshape(groups, outputs, rows)
+        return w @ x if groups > 1 else products.matmul(w[0], x[0])
+
+    # Some examples at a time, for the windows of all of them together may be too many to lay out.
+    step = max(1, COLUMNS // max(1, math.prod((*positions, *kernel, image.shape[-1]))))
+    parts = map(product, torch.split(windows, step), torch.split(image, step))
+    total = reduce(torch.add, parts)
+    return total.reshape(groups * outputs, *kernel, channels).movedim(-1, 1)
+
+
+def _seen(x: Tensor, axis: int, count: int, k: int, s: int, d: int) -> Tensor:
+    """The k entries of an axis that each of the windows sees, in a further axis at the end."""
+    if not torch.is_grad_enabled():
+        x = x.unfold(axis, d * (k - 1) + 1, s).narrow(axis, 0, count)
+        return x if d == 1 else x[..., ::d]
+    # To be differentiated, copied: the derivative of Tensor.unfold has no batching rule.
+    before, last = (slice(None),) * axis, s * (count - 1) + 1
+    each = ((*before, slice(d * i, d * i + last, s)) for i in range(k))
+    return torch.stack([x[e] for e in each], -1)

@@ -1,17 +1,26 @@
-"""Noise that switches units off while a network trains."""
+"""Noise that switches units off while a network trains.
+
+A mask m is 0 with probability p, else 1; it is drawn as torch draws it, so that a seed gives the
+numbers that it gives there, and kept as bytes.
+"""
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 from manualbp.formula import Formula
 
-__all__ = ["Dropout"]
+__all__ = ["AlphaDropout", "Dropout", "FeatureDropout"]
+
+#: −λα of the SELU: what it comes to far below zero, with the sign changed
+SATURATION = 1.7580993408473766
 
 
 class Dropout(Formula):
-    """a = z ⊙ m / (1 − p),  m = 0 with probability p, else 1
+    """a = z ⊙ m / (1 − p),  m for each entry
 
     ∂C/∂z = g ⊙ m / (1 − p)
     """
@@ -20,9 +29,60 @@ class Dropout(Formula):
 
     @staticmethod
     def forward(input: Tensor, p: float) -> tuple[Tensor, Tensor]:
-        # torch's own draw, so that a seed gives the mask that it gives there; one byte an entry.
         return torch.native_dropout(input, p, True)
 
     @staticmethod
     def grad_input(g_output: Tensor, mask: Tensor, p: float) -> Tensor:
         return g_output * mask * (0.0 if p == 1 else 1 / (1 - p))
+
+
+class FeatureDropout(Formula):
+    """a = z ⊙ m / (1 − p),  m for each index of the first axes: for each channel
+
+    ∂C/∂z = g ⊙ m / (1 − p)
+    """
+
+    outputs = ("output", "mask")
+
+    @staticmethod
+    def forward(input: Tensor, p: float, axes: int) -> tuple[Tensor, Tensor]:
+        mask = _drawn(input, p, axes)
+        return input * (mask.to(input.dtype) / (1 - p)), mask
+
+    @staticmethod
+    def grad_input(g_output: Tensor, mask: Tensor, p: float) -> Tensor:
+        return g_output * (mask.to(g_output.dtype) / (1 - p))
+
+
+class AlphaDropout(Formula):
+    """a = s (z ⊙ m − α (1 − m) + α p),  s = 1 / √((1 − p) (1 + α² p)),  −α the SELU's limit
+
+    ∂C/∂z = s g ⊙ m
+    """
+
+    # s and α p leave a mean of 0 and a variance of 1 as they are.
+
+    outputs = ("output", "mask")
+
+    @staticmethod
+    def forward(input: Tensor, p: float, axes: int | None) -> tuple[Tensor, Tensor]:
+        mask = _drawn(input, p, axes)
+        shifted = (input + SATURATION) * mask
+        return shifted.sub_(SATURATION * (1 - p)).mul_(_scale(p)), mask
+
+    @staticmethod
+    def grad_input(g_output: Tensor, mask: Tensor, p: float) -> Tensor:
+        return g_output * (mask.to(g_output.dtype) * _scale(p))
+
+
+def _drawn(input: Tensor, p: float, axes: int | None) -> Tensor:
+    """m, for each index of the first ``axes`` axes or for each entry."""
+    if axes is None:
+        noise = torch.empty_like(input)
+    else:
+        noise = input.new_empty((*input.shape[:axes], *[1] * (input.dim() - axes)))
+    return noise.bernoulli_(1 - p).bool()
+
+
+def _scale(p: float) -> float:
+    return 1 / math.sqrt((1 - p) * (1 + SATURATION**2 * p))

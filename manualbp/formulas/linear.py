@@ -1,15 +1,16 @@
-"""The weighted sum."""
+"""Weighted sums of one input, and of the products of two."""
 
 from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from manualbp import products
 from manualbp.formula import Formula
 
-__all__ = ["Linear"]
+__all__ = ["Bilinear", "Linear"]
 
 
 class Linear(Formula):
@@ -37,7 +38,59 @@ class Linear(Formula):
         return _rows(delta).sum(0)
 
 
+class Bilinear(Formula):
+    """zₒ = aᵀ Wₒ a′ + bₒ
+
+    ∂C/∂a = (Σₒ δₒ Wₒ) a′
+    ∂C/∂a′ = (Σₒ δₒ Wₒ)ᵀ a
+    ∂C/∂Wₒ = Σₙ δₙₒ aₙ a′ₙᵀ
+    ∂C/∂b = Σₙ δₙ
+    """
+
+    @staticmethod
+    def forward(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        if not transformed():
+            return torch.bilinear(input1, input2, weight, bias)
+        z = _pairs(input1, input2) @ weight.flatten(1).mT
+        z = z.reshape(*input1.shape[:-1], weight.shape[0])
+        return z if bias is None else z + bias
+
+    @staticmethod
+    def mixed(delta: Tensor, weight: Tensor) -> Tensor:
+        """Σₒ δₒ Wₒ, one matrix an example."""
+        product = products.matmul(_rows(delta), weight.flatten(1))
+        return product.reshape(*delta.shape[:-1], *weight.shape[1:])
+
+    @staticmethod
+    def grad_input1(delta: Tensor, mixed: Tensor, input2: Tensor) -> Tensor:
+        return (mixed @ input2.unsqueeze(-1)).squeeze(-1)
+
+    @staticmethod
+    def grad_input2(delta: Tensor, mixed: Tensor, input1: Tensor) -> Tensor:
+        return (mixed.mT @ input1.unsqueeze(-1)).squeeze(-1)
+
+    @staticmethod
+    def grad_weight(delta: Tensor, input1: Tensor, input2: Tensor) -> Tensor:
+        product = products.matmul(_rows(delta).mT, _pairs(input1, input2))
+        return product.reshape(delta.shape[-1], input1.shape[-1], input2.shape[-1])
+
+    @staticmethod
+    def grad_bias(delta: Tensor) -> Tensor:
+        return _rows(delta).sum(0)
+
+
 def _rows(t: Tensor) -> Tensor:
     """Every batch axis collapsed into one: (*, features) → (N, features)."""
     # Not reshape(-1, …), which cannot tell N when there are no features.
     return t if t.dim() == 2 else t.reshape(math.prod(t.shape[:-1]), t.shape[-1])
+
+
+def _pairs(input1: Tensor, input2: Tensor) -> Tensor:
+    """a a′ᵀ of every example, as one row."""
+    return (_rows(input1).unsqueeze(-1) * _rows(input2).unsqueeze(-2)).flatten(1)
+
+
+def transformed() -> bool:
+    """Whether torch.func transforms this call; some of torch's kernels know nothing of it."""
+    compiling = torch.compiler.is_compiling()
+    return not compiling and torch._C._are_functorch_transforms_active()

@@ -5,13 +5,40 @@ Classes lie along axis 1, or axis 0 of a single example; ``reduction`` is torch'
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn._reduction import get_enum
 
 from manualbp.formula import Formula
 
-__all__ = ["MSE", "NLL", "BCEWithLogits", "CrossEntropy", "SquaredError"]
+__all__ = [
+    "BCE",
+    "CTC",
+    "L1",
+    "MSE",
+    "NLL",
+    "BCEWithLogits",
+    "CosineEmbedding",
+    "CrossEntropy",
+    "GaussianNLL",
+    "HingeEmbedding",
+    "Huber",
+    "KLDiv",
+    "LogKLDiv",
+    "MarginRanking",
+    "MultiLabelMargin",
+    "MultiLabelSoftMargin",
+    "MultiMargin",
+    "PoissonNLL",
+    "PoissonNLLFull",
+    "SmoothL1",
+    "SoftMargin",
+    "SquaredError",
+    "TripletMargin",
+]
 
 
 class SquaredError(Formula):
@@ -42,7 +69,17 @@ class SquaredError(Formula):
         return -grad_input
 
 
-class MSE(Formula):
+class _OfError(Formula):
+    """A cost of the error a − y of every entry."""
+
+    broadcasts = True
+
+    @staticmethod
+    def error(input: Tensor, target: Tensor) -> Tensor:
+        return input - target
+
+
+class MSE(_OfError):
     """C = Σ w (a − y)² / Σ w,  over all outputs of all examples
 
     ∂C/∂a = 2 w (a − y) g / Σ w
@@ -50,20 +87,11 @@ class MSE(Formula):
     ∂C/∂w = ((a − y)² − C) g / Σ w
     """
 
-    broadcasts = True
-
     @staticmethod
     def forward(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
         if weight is None:
             return _mse(input, target, reduction)
-        squares = weight * (input - target).square()
-        if reduction == "none":
-            return squares
-        return squares.sum() / (weight.sum() if reduction == "mean" else 1)
-
-    @staticmethod
-    def error(input: Tensor, target: Tensor) -> Tensor:
-        return input - target
+        return _weighted_mean((input - target).square(), weight, reduction)
 
     @staticmethod
     def share(g: Tensor, error: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
@@ -74,7 +102,7 @@ class MSE(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, share: Tensor, error: Tensor, weight: Tensor | None) -> Tensor:
-        return error * share if weight is None else error * share * weight
+        return _weighted(error * share, weight)
 
     @staticmethod
     def grad_target(g: Tensor, grad_input: Tensor) -> Tensor:
@@ -85,6 +113,209 @@ class MSE(Formula):
         g: Tensor, share: Tensor, error: Tensor, reduction: str, output: Tensor
     ) -> Tensor:
         return (error.square() - (output if reduction == "mean" else 0)) * share / 2
+
+
+class L1(Formula):
+    """C = Σ w |e| / Σ w,  e = a − y, over all outputs of all examples
+
+    ∂C/∂e = w sign(e) g / Σ w
+    ∂C/∂w = (|e| − C) g / Σ w
+    """
+
+    @staticmethod
+    def forward(error: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+        return _weighted_mean(error.abs(), weight, reduction)
+
+    @staticmethod
+    def share(g: Tensor, error: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+        if weight is None or reduction != "mean":
+            return _each(g, error, reduction)
+        return g / weight.sum()
+
+    @staticmethod
+    def grad_error(g: Tensor, share: Tensor, error: Tensor, weight: Tensor | None) -> Tensor:
+        return _weighted(error.sign() * share, weight)
+
+    @staticmethod
+    def grad_weight(
+        g: Tensor, share: Tensor, error: Tensor, reduction: str, output: Tensor
+    ) -> Tensor:
+        return (error.abs() - (output if reduction == "mean" else 0)) * share
+
+
+class SmoothL1(_OfError):
+    """C = (a − y)² / 2β where |a − y| < β, else |a − y| − β/2
+
+    ∂C/∂a = ((a − y) / β, but at most 1 and at least −1) g / n
+    ∂C/∂y = −∂C/∂a
+    """
+
+    @staticmethod
+    def forward(input: Tensor, target: Tensor, reduction: str, beta: float) -> Tensor:
+        input, target = _alike(input, target)
+        return torch._C._nn.smooth_l1_loss(input, target, get_enum(reduction), beta)  # type: ignore[arg-type]
+
+    @staticmethod
+    def grad_input(g: Tensor, error: Tensor, reduction: str, beta: float) -> Tensor:
+        return error.clamp(-beta, beta) * (_each(g, error, reduction) / beta)
+
+    @staticmethod
+    def grad_target(g: Tensor, grad_input: Tensor) -> Tensor:
+        return -grad_input
+
+
+class Huber(_OfError):
+    """C = w c,  c = (a − y)² / 2 where |a − y| < threshold, else threshold (|a − y| − threshold/2)
+
+    ∂C/∂a = w (a − y, but at most threshold and at least −threshold) g / n
+    ∂C/∂y = −∂C/∂a
+    ∂C/∂w = c g / n
+    """
+
+    @staticmethod
+    def forward(
+        input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, threshold: float
+    ) -> Tensor:
+        input, target = _alike(input, target)
+        if weight is None:
+            return torch._C._nn.huber_loss(input, target, get_enum(reduction), threshold)  # type: ignore[arg-type]
+        return _reduced(torch._C._nn.huber_loss(input, target, 0, threshold) * weight, reduction)  # type: ignore[arg-type]
+
+    @staticmethod
+    def grad_input(
+        g: Tensor, error: Tensor, weight: Tensor | None, reduction: str, threshold: float
+    ) -> Tensor:
+        slope = error.clamp(-threshold, threshold)
+        return _weighted(slope * _each(g, error, reduction), weight)
+
+    @staticmethod
+    def grad_target(g: Tensor, grad_input: Tensor) -> Tensor:
+        return -grad_input
+
+    @staticmethod
+    def grad_weight(g: Tensor, error: Tensor, reduction: str, threshold: float) -> Tensor:
+        slope = error.clamp(-threshold, threshold)
+        return slope * (error - slope / 2) * _each(g, error, reduction)
+
+
+class GaussianNLL(Formula):
+    """C = ½ (log v + e² / v),  e = a − y, v = max(variance, ε)
+
+    ∂C/∂e = e / v · g / n
+    ∂C/∂v = ½ (1 − e² / v) / v · g / n
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(error: Tensor, var: Tensor, full: bool, eps: float, reduction: str) -> Tensor:
+        v = var.clamp(min=eps)
+        cost = 0.5 * (v.log() + error.square() / v)
+        return _reduced(cost + 0.5 * math.log(2 * math.pi) if full else cost, reduction)
+
+    @staticmethod
+    def ratio(error: Tensor, var: Tensor, eps: float) -> Tensor:
+        """e / v"""
+        return error / var.clamp(min=eps)
+
+    @staticmethod
+    def grad_error(g: Tensor, ratio: Tensor, reduction: str) -> Tensor:
+        return ratio * _each(g, ratio, reduction)
+
+    @staticmethod
+    def grad_var(
+        g: Tensor, ratio: Tensor, error: Tensor, var: Tensor, eps: float, reduction: str
+    ) -> Tensor:
+        # As torch has it, a variance is pulled up from below ε too.
+        return 0.5 * (1 - error * ratio) / var.clamp(min=eps) * _each(g, ratio, reduction)
+
+
+class PoissonNLL(Formula):
+    """C = λ − y log λ,  λ = eᵃ, or a + ε in the logarithm and a outside
+
+    ∂C/∂a = (eᵃ − y, or 1 − y / (a + ε)) g / n
+    ∂C/∂y = −log λ g / n
+    """
+
+    @staticmethod
+    def forward(
+        input: Tensor, target: Tensor, log_input: bool, eps: float, reduction: str
+    ) -> Tensor:
+        return torch.poisson_nll_loss(input, target, log_input, False, eps, get_enum(reduction))
+
+    @staticmethod
+    def grad_input(
+        g: Tensor, input: Tensor, target: Tensor, log_input: bool, eps: float, reduction: str
+    ) -> Tensor:
+        slope = input.exp() - target if log_input else 1 - target / (input + eps)
+        return slope * _each(g, input, reduction)
+
+    @staticmethod
+    def grad_target(
+        g: Tensor, input: Tensor, log_input: bool, eps: float, reduction: str
+    ) -> Tensor:
+        return -(input if log_input else (input + eps).log()) * _each(g, input, reduction)
+
+
+class PoissonNLLFull(PoissonNLL):
+    """C = λ − y log λ + (y log y − y + ½ log 2πy where y > 1),  nearly −log p
+
+    ∂C/∂y = (−log λ + (log y + 1 / 2y where y > 1)) g / n
+    """
+
+    @staticmethod
+    def forward(
+        input: Tensor, target: Tensor, log_input: bool, eps: float, reduction: str
+    ) -> Tensor:
+        return torch.poisson_nll_loss(input, target, log_input, True, eps, get_enum(reduction))
+
+    @staticmethod
+    def grad_target(  # type: ignore[override]
+        g: Tensor, input: Tensor, target: Tensor, log_input: bool, eps: float, reduction: str
+    ) -> Tensor:
+        stirling = torch.where(target > 1, target.log() + 0.5 / target, 0)
+        rate = input if log_input else (input + eps).log()
+        return (stirling - rate) * _each(g, input, reduction)
+
+
+class KLDiv(Formula):
+    """C = y (log y − a),  a the logarithms of probabilities
+
+    ∂C/∂a = −y g / n
+    ∂C/∂y = (log y + 1 − a) g / n
+    """
+
+    @staticmethod
+    def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
+        return _reduced(torch.xlogy(target, target) - target * input, reduction)
+
+    @staticmethod
+    def grad_input(g: Tensor, target: Tensor, reduction: str) -> Tensor:
+        return -target * _each(g, target, reduction)
+
+    @staticmethod
+    def grad_target(g: Tensor, input: Tensor, target: Tensor, reduction: str) -> Tensor:
+        return (target.log() + 1 - input) * _each(g, target, reduction)
+
+
+class LogKLDiv(Formula):
+    """C = eʸ (y − a),  a and y the logarithms of probabilities
+
+    ∂C/∂a = −eʸ g / n
+    ∂C/∂y = eʸ (y − a + 1) g / n
+    """
+
+    @staticmethod
+    def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
+        return _reduced(target.exp() * (target - input), reduction)
+
+    @staticmethod
+    def grad_input(g: Tensor, target: Tensor, reduction: str) -> Tensor:
+        return -target.exp() * _each(g, target, reduction)
+
+    @staticmethod
+    def grad_target(g: Tensor, input: Tensor, target: Tensor, reduction: str) -> Tensor:
+        return target.exp() * (target - input + 1) * _each(g, target, reduction)
 
 
 class CrossEntropy(Formula):
@@ -138,9 +369,11 @@ class CrossEntropy(Formula):
         axis = _axis(input)
         p = input.softmax(axis, dtype=g.dtype)
         hard = not target.is_floating_point()
-        if hard and weight is None and not label_smoothing:
-            # p − e_y without e_y in numbers, which a bool can stand for in a sum.
-            return torch.add(p, _is_class(target, input), alpha=-1) * share
+        if hard and not label_smoothing:  # q = w_y e_y
+            index = _index(target, input)
+            each = share if weight is None else share * weight[index]
+            # In place, one number an example: e_y is never written out.
+            return (p * each).scatter_add_(axis, index, -each)
         q = _is_class(target, input).to(p.dtype) if hard else target
         if label_smoothing:
             q = (1 - label_smoothing) * q + label_smoothing / p.shape[axis]
@@ -181,8 +414,34 @@ class NLL(Formula):
         reduction: str,
     ) -> Tensor:
         share = _share(g, input, target, weight, ignore_index, reduction)
-        gradient = -share * _is_class(target, input)
-        return gradient if weight is None else gradient * _along(weight, input)
+        index = _index(target, input)
+        each = -share if weight is None else -share * weight[index]
+        return torch.zeros_like(input, dtype=each.dtype).scatter(_axis(input), index, each)
+
+
+class BCE(Formula):
+    """C = −w (y log a + (1 − y) log(1 − a)),  no logarithm below −100
+
+    ∂C/∂a = w (a − y) / (a (1 − a)) · g / n
+    ∂C/∂y = w (log(1 − a) − log a) g / n
+    """
+
+    @staticmethod
+    def forward(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+        return torch._C._nn.binary_cross_entropy(input, target, weight, get_enum(reduction))  # type: ignore[arg-type]
+
+    @staticmethod
+    def share(g: Tensor, input: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+        return _weighted(_each(g, input, reduction), weight)
+
+    @staticmethod
+    def grad_input(g: Tensor, share: Tensor, input: Tensor, target: Tensor) -> Tensor:
+        # The denominator no nearer to 0 than torch lets it come.
+        return (input - target) / (input * (1 - input)).clamp(min=1e-12) * share
+
+    @staticmethod
+    def grad_target(g: Tensor, share: Tensor, input: Tensor) -> Tensor:
+        return ((-input).log1p() - input.log()) * share
 
 
 class BCEWithLogits(Formula):
@@ -206,8 +465,7 @@ class BCEWithLogits(Formula):
 
     @staticmethod
     def share(g: Tensor, input: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-        each = g / input.numel() if reduction == "mean" else g
-        return each if weight is None else each * weight
+        return _weighted(_each(g, input, reduction), weight)
 
     @staticmethod
     def grad_input(
@@ -225,16 +483,375 @@ class BCEWithLogits(Formula):
         return ((pos_weight - 1) * torch.nn.functional.softplus(-input) - input) * share
 
 
+class MultiLabelSoftMargin(Formula):
+    """C = w (log(1 + e⁻ᶻ) + (1 − y) z),  the mean over the K labels of an example
+
+    ∂C/∂z = w (σ(z) − y) g / K n
+    ∂C/∂y = −w z g / K n
+    ∂C/∂w = (log(1 + e⁻ᶻ) + (1 − y) z) g / K n
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+        cost = torch.nn.functional.binary_cross_entropy_with_logits(
+            input, target, weight, reduction="none"
+        )
+        return _reduced(cost.mean(-1), reduction)
+
+    @staticmethod
+    def share(g: Tensor, input: Tensor, reduction: str) -> Tensor:
+        each = g.unsqueeze(-1) if reduction == "none" else _each(g, input[..., 0], reduction)
+        return each / input.shape[-1]
+
+    @staticmethod
+    def grad_input(
+        g: Tensor, share: Tensor, input: Tensor, target: Tensor, weight: Tensor | None
+    ) -> Tensor:
+        return _weighted((torch.sigmoid(input) - target) * share, weight)
+
+    @staticmethod
+    def grad_target(g: Tensor, share: Tensor, input: Tensor, weight: Tensor | None) -> Tensor:
+        return _weighted(-input * share, weight)
+
+    @staticmethod
+    def grad_weight(g: Tensor, share: Tensor, input: Tensor, target: Tensor) -> Tensor:
+        return (torch.nn.functional.softplus(-input) + (1 - target) * input) * share
+
+
+class SoftMargin(Formula):
+    """C = log(1 + e^(−y a)),  y = ±1
+
+    ∂C/∂a = −y σ(−y a) g / n
+    """
+
+    @staticmethod
+    def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
+        return _reduced(-torch.nn.functional.logsigmoid(target * input), reduction)
+
+    @staticmethod
+    def grad_input(g: Tensor, input: Tensor, target: Tensor, reduction: str) -> Tensor:
+        return -target * torch.sigmoid(-target * input) * _each(g, input, reduction)
+
+
+class HingeEmbedding(Formula):
+    """C = a where y = 1, max(0, margin − a) where y = −1
+
+    ∂C/∂a = s g / n,  s = 1 where y = 1, −[a ≤ margin] where y = −1
+    ∂C/∂y = 0
+    """
+
+    outputs = ("output", "slope")  # s in a byte: neither a nor y need be kept
+
+    @staticmethod
+    def forward(
+        input: Tensor, target: Tensor, margin: float, reduction: str
+    ) -> tuple[Tensor, Tensor]:
+        cost = torch.hinge_embedding_loss(input, target, margin, get_enum(reduction))
+        # A y that is neither counts as both, as torch has it.
+        hinged = (target != 1) & (input <= margin)
+        return cost, (target != -1).to(torch.int8) - hinged.to(torch.int8)
+
+    @staticmethod
+    def grad_input(g_output: Tensor, slope: Tensor, reduction: str) -> Tensor:
+        return slope * _each(g_output, slope, reduction)
+
+    grad_target = None
+
+
+class MarginRanking(Formula):
+    """C = max(0, margin − y d),  d = a₁ − a₂, y = ±1 for which of the two should be larger
+
+    ∂C/∂d = −y [y d ≤ margin] g / n
+    ∂C/∂y = −d [y d ≤ margin] g / n
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(difference: Tensor, target: Tensor, margin: float, reduction: str) -> Tensor:
+        return _reduced((margin - target * difference).clamp(min=0), reduction)
+
+    @staticmethod
+    def share(
+        g: Tensor, difference: Tensor, target: Tensor, margin: float, reduction: str
+    ) -> Tensor:
+        violated = target * difference <= margin
+        return torch.where(violated, _each(-g, violated, reduction), 0)
+
+    @staticmethod
+    def grad_difference(g: Tensor, share: Tensor, target: Tensor) -> Tensor:
+        return target * share
+
+    @staticmethod
+    def grad_target(g: Tensor, share: Tensor, difference: Tensor) -> Tensor:
+        return difference * share
+
+
+class TripletMargin(Formula):
+    """C = max(0, margin + d₊ − min(d₋, d±)),  d the distances within three points
+
+    ∂C/∂d₊ = [C > 0] g / n
+    ∂C/∂d₋ = −[C > 0] [d₋ < d±] g / n
+    ∂C/∂d± = −[C > 0] [d± < d₋] g / n
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(
+        positive: Tensor, negative: Tensor, swapped: Tensor | None, margin: float, reduction: str
+    ) -> Tensor:
+        nearest = negative if swapped is None else torch.minimum(negative, swapped)
+        return _reduced((margin + positive - nearest).clamp(min=0), reduction)
+
+    @staticmethod
+    def grad_positive(
+        g: Tensor,
+        positive: Tensor,
+        negative: Tensor,
+        swapped: Tensor | None,
+        margin: float,
+        reduction: str,
+    ) -> Tensor:
+        nearest = negative if swapped is None else torch.minimum(negative, swapped)
+        violated = nearest - positive <= margin
+        return torch.where(violated, _each(g, violated, reduction), 0)
+
+    @staticmethod
+    def grad_negative(
+        g: Tensor, grad_positive: Tensor, negative: Tensor, swapped: Tensor | None
+    ) -> Tensor:
+        return -grad_positive if swapped is None else _of_smaller(-grad_positive, negative, swapped)
+
+    @staticmethod
+    def grad_swapped(g: Tensor, grad_positive: Tensor, negative: Tensor, swapped: Tensor) -> Tensor:
+        return _of_smaller(-grad_positive, swapped, negative)
+
+
+class CosineEmbedding(Formula):
+    """C = 1 − cos(a₁, a₂) where y = 1, max(0, cos(a₁, a₂) − margin) where y = −1
+
+    ∂C/∂a₁ = ± (a₂ / (|a₁| |a₂|) − cos(a₁, a₂) a₁ / |a₁|²) g / n
+    ∂C/∂a₂ = ± (a₁ / (|a₁| |a₂|) − cos(a₁, a₂) a₂ / |a₂|²) g / n
+    ∂C/∂y = 0
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(
+        input1: Tensor, input2: Tensor, target: Tensor, margin: float, reduction: str
+    ) -> Tensor:
+        return torch.cosine_embedding_loss(input1, input2, target, margin, get_enum(reduction))
+
+    @staticmethod
+    def square1(input1: Tensor) -> Tensor:
+        return input1.square().sum(-1, keepdim=True) + 1e-12  # torch's ε, against 0 / 0
+
+    @staticmethod
+    def square2(input2: Tensor) -> Tensor:
+        return input2.square().sum(-1, keepdim=True) + 1e-12
+
+    @staticmethod
+    def inverse(square1: Tensor, square2: Tensor) -> Tensor:
+        """1 / (|a₁| |a₂|)"""
+        return (square1 * square2).rsqrt()
+
+    @staticmethod
+    def cosine(input1: Tensor, input2: Tensor, inverse: Tensor) -> Tensor:
+        return (input1 * input2).sum(-1, keepdim=True) * inverse
+
+    @staticmethod
+    def share(g: Tensor, cosine: Tensor, target: Tensor, margin: float, reduction: str) -> Tensor:
+        """∂C/∂cos"""
+        g = _each(g, target, reduction).unsqueeze(-1)
+        y = target.unsqueeze(-1)
+        return torch.where(y == 1, -g, torch.where((y == -1) & (cosine >= margin), g, 0))
+
+    @staticmethod
+    def grad_input1(
+        g: Tensor,
+        share: Tensor,
+        cosine: Tensor,
+        inverse: Tensor,
+        square1: Tensor,
+        input1: Tensor,
+        input2: Tensor,
+    ) -> Tensor:
+        return share * inverse * input2 - share * cosine / square1 * input1
+
+    @staticmethod
+    def grad_input2(
+        g: Tensor,
+        share: Tensor,
+        cosine: Tensor,
+        inverse: Tensor,
+        square2: Tensor,
+        input1: Tensor,
+        input2: Tensor,
+    ) -> Tensor:
+        return share * inverse * input1 - share * cosine / square2 * input2
+
+    grad_target = None
+
+
+class MultiMargin(Formula):
+    """C = w_y Σⱼ hⱼᵖ / K,  hⱼ = max(0, margin − a_y + aⱼ) for j ≠ y, h_y = 0
+
+    ∂C/∂a = w_y p (hᵖ⁻¹ − e_y Σⱼ hⱼᵖ⁻¹) g / K n
+    """
+
+    @staticmethod
+    def forward(
+        input: Tensor, target: Tensor, p: int, margin: float, weight: Tensor | None, reduction: str
+    ) -> Tensor:
+        excess = _excess(input, target, margin)
+        cost = (excess if p == 1 else excess.square()).mean(-1)
+        return _reduced(cost if weight is None else cost * weight[target], reduction)
+
+    @staticmethod
+    def grad_input(
+        g: Tensor,
+        input: Tensor,
+        target: Tensor,
+        p: int,
+        margin: float,
+        weight: Tensor | None,
+        reduction: str,
+    ) -> Tensor:
+        excess = _excess(input, target, margin)
+        each = _each(g, target, reduction) / input.shape[-1]
+        each = (each if weight is None else each * weight[target]).unsqueeze(-1)
+        slope = torch.where(excess > 0, each, 0) if p == 1 else 2 * excess * each
+        return slope - slope.sum(-1, keepdim=True) * _is_class(target, input)
+
+
+class MultiLabelMargin(Formula):
+    """C = Σᵢⱼ cᵢ [cⱼ = 0] max(0, 1 − aᵢ + aⱼ) / K,  cᵢ how often the target has class i
+
+    ∂C/∂a = (Mᵀ 1 − M 1) g / K n,  Mᵢⱼ = cᵢ [cⱼ = 0] [1 − aᵢ + aⱼ > 0]
+    """
+
+    @staticmethod
+    def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
+        pairs = _label_pairs(input, target)
+        excess = (1 - input.unsqueeze(-1) + input.unsqueeze(-2)).clamp(min=0)
+        return _reduced((pairs * excess).sum((-2, -1)) / input.shape[-1], reduction)
+
+    @staticmethod
+    def grad_input(g: Tensor, input: Tensor, target: Tensor, reduction: str) -> Tensor:
+        violated = 1 - input.unsqueeze(-1) + input.unsqueeze(-2) > 0
+        m = _label_pairs(input, target) * violated
+        each = g if reduction == "none" else _each(g, input[..., 0], reduction)
+        return (m.sum(-2) - m.sum(-1)) * (each.unsqueeze(-1) / input.shape[-1])
+
+
+class CTC(Formula):
+    """C = −log Σ_π Π_t e^aₜ(πₜ),  over the paths π that read as the target
+
+    ∂C/∂a = g (eᵃ − γ),  γₜ(k) the share of the paths that are in class k at time t
+    """
+
+    # −γ alone is the derivative in every direction. Logarithms of probabilities move only where
+    # Σₖ eᵃ stays 1, and there eᵃ, which torch's gradient has and this one too, makes no difference.
+
+    @staticmethod
+    def forward(
+        log_probs: Tensor,
+        targets: Tensor,
+        input_lengths: Tensor,
+        target_lengths: Tensor,
+        blank: int,
+        reduction: str,
+        zero_infinity: bool,
+    ) -> Tensor:
+        cost = -_paths(log_probs, targets, input_lengths, target_lengths, blank)[0]
+        if zero_infinity:
+            cost = torch.where(cost == math.inf, 0, cost)
+        return _reduced(cost / _length(target_lengths, cost, reduction), reduction)
+
+    @staticmethod
+    def grad_log_probs(
+        g: Tensor,
+        log_probs: Tensor,
+        targets: Tensor,
+        input_lengths: Tensor,
+        target_lengths: Tensor,
+        blank: int,
+        reduction: str,
+        zero_infinity: bool,
+    ) -> Tensor:
+        total, share = _paths(log_probs, targets, input_lengths, target_lengths, blank)
+        each = _each(g, total, reduction) / _length(target_lengths, total, reduction)
+        impossible = total == -math.inf
+        each = torch.where(impossible, 0 if zero_infinity else math.nan, each)
+        inside = _upto(log_probs.shape[0], input_lengths).T
+        return torch.where(inside, each, 0).unsqueeze(-1) * (log_probs.exp() - share)
+
+
 def _axis(input: Tensor) -> int:
     """The axis along which the classes lie."""
     return 1 if input.dim() > 1 else 0
 
 
+def _each(g: Tensor, entries: Tensor, reduction: str) -> Tensor:
+    """What each of the entries counts for: g / n for a mean of n."""
+    if reduction == "mean":
+        return g / entries.numel()
+    return g / entries.shape[0] if reduction == "batchmean" and entries.dim() else g
+
+
+def _reduced(cost: Tensor, reduction: str) -> Tensor:
+    if reduction == "mean":
+        return cost.mean()
+    if reduction == "batchmean" and cost.dim():
+        return cost.sum() / cost.shape[0]
+    return cost if reduction == "none" else cost.sum()
+
+
+def _weighted(gradient: Tensor, weight: Tensor | None) -> Tensor:
+    return gradient if weight is None else gradient * weight
+
+
+def _weighted_mean(cost: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
+    if weight is None:
+        return _reduced(cost, reduction)
+    cost = cost * weight
+    return cost.sum() / weight.sum() if reduction == "mean" else _reduced(cost, reduction)
+
+
+def _of_smaller(g: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """The part of ``g`` that belongs to ``a``, if it is that of min(a, b)."""
+    return torch.where(a < b, g, torch.where(a == b, g / 2, 0))
+
+
+def _excess(input: Tensor, target: Tensor, margin: float) -> Tensor:
+    """max(0, margin − a_y + aⱼ) of every class but y."""
+    is_class = _is_class(target, input)
+    right = input.gather(-1, target.unsqueeze(-1))
+    return (margin - right + input).clamp(min=0).masked_fill(is_class, 0)
+
+
+def _label_pairs(input: Tensor, target: Tensor) -> Tensor:
+    """cᵢ [cⱼ = 0]: the pairs of a class in the target, which its first −1 ends, and one not."""
+    counted = (target >= 0).cumprod(-1)
+    count = torch.zeros_like(input).scatter_add(-1, target * counted, counted.to(input.dtype))
+    return count.unsqueeze(-1) * (count == 0).unsqueeze(-2)
+
+
 def _mse(input: Tensor, target: Tensor, reduction: str) -> Tensor:
     """torch's kernel, which autocast knows, without the checks of its Python function."""
-    if input.shape != target.shape:
-        input, target = torch.broadcast_tensors(input, target)  # type: ignore[no-untyped-call]
+    input, target = _alike(input, target)
     return torch._C._nn.mse_loss(input, target, get_enum(reduction))  # type: ignore[arg-type]
+
+
+def _alike(input: Tensor, target: Tensor) -> Sequence[Tensor]:
+    """Both in the shape of both, as torch's kernels want them."""
+    if input.shape == target.shape:
+        return input, target
+    return torch.broadcast_tensors(input, target)  # type: ignore[no-untyped-call]
 
 
 def _real(target: Tensor, input: Tensor) -> Tensor:
@@ -243,6 +860,12 @@ def _real(target: Tensor, input: Tensor) -> Tensor:
         return target
     axis = _axis(input)
     return torch.zeros_like(input).scatter(axis, target.unsqueeze(axis), 1.0)
+
+
+def _index(target: Tensor, input: Tensor) -> Tensor:
+    """The place of each class along the axis of ``input``; some place, where it is ignored."""
+    axis = _axis(input)
+    return target.unsqueeze(axis).clamp(0, input.shape[axis] - 1)
 
 
 def _is_class(target: Tensor, input: Tensor) -> Tensor:
@@ -279,3 +902,71 @@ def _share(
             g = g / (weight[target.where(counted, 0)] * counted).sum()
     # Chosen, not multiplied: with every example ignored the mean is 0/0, and nothing is to blame.
     return torch.where(counted, g, 0).unsqueeze(axis)
+
+
+def _upto(count: int, lengths: Tensor) -> Tensor:
+    """Whether t < length, for each length a row of the times 0 … count − 1."""
+    return torch.arange(count, device=lengths.device) < lengths.unsqueeze(-1)
+
+
+def _length(target_lengths: Tensor, cost: Tensor, reduction: str) -> Tensor | int:
+    """What a mean divides the cost of each target by."""
+    return target_lengths.clamp(min=1).to(cost.dtype) if reduction == "mean" else 1
+
+
+#: the logarithm of nothing, finite: of −∞ alone a logsumexp has no gradient
+_NEVER = -1e30
+
+
+def _paths(
+    log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank: int
+) -> tuple[Tensor, Tensor]:
+    """log Σ_π p(π), and for each time and class the share of the paths that are there.
+
+    A path goes through the states blank, y₁, blank, y₂, …, blank, staying in a state, going to
+    the next, or past a blank to a new label. α is the logarithm of what gets to a state, β of
+    what gets from there to an end: α of the problem read backwards.
+    """
+    times, states = log_probs.shape[0], 2 * targets.shape[1] + 1
+    labels = torch.where(_upto(targets.shape[1], target_lengths), targets, blank)
+    labels = torch.stack([labels, torch.full_like(labels, blank)], 2).flatten(1)
+    labels = torch.nn.functional.pad(labels, (1, 0), value=blank)
+    last = 2 * target_lengths.unsqueeze(-1)
+    exists = torch.arange(states, device=labels.device) <= last
+    where = labels.expand(times, *labels.shape)
+    emitted = log_probs.gather(2, where).masked_fill(~exists, _NEVER)
+
+    # Time t and T − 1 − t, state s and S − 1 − s change places; what is not there goes round.
+    t = torch.arange(times, device=labels.device).unsqueeze(-1)
+    turned_time = ((input_lengths - 1 - t) % times).unsqueeze(-1).expand(emitted.shape)
+    turned_state = (last - torch.arange(states, device=labels.device)) % states
+
+    def turned(a: Tensor) -> Tensor:
+        return a.gather(0, turned_time).gather(2, turned_state.expand(a.shape))
+
+    labels = torch.cat([labels, labels.gather(1, turned_state)])
+    arriving, staying = _alpha(torch.cat([emitted, turned(emitted)], 1), labels, blank)
+    count = targets.shape[0]
+    both = staying[:, :count] + turned(arriving[:, count:])
+    total = both[0].clamp(min=_NEVER).logsumexp(-1).masked_fill(input_lengths == 0, 0)
+    impossible = torch.where(input_lengths > 0, total < _NEVER / 2, target_lengths > 0)
+    total = total.masked_fill(impossible, -math.inf)
+    # Neither after the end nor for a target that no path reads as.
+    there = ((t < input_lengths) & ~impossible).unsqueeze(-1)
+    share = (both - total.unsqueeze(-1)).masked_fill(~there, -math.inf).exp()
+    return total, torch.zeros_like(log_probs).scatter_add(2, where, share)
+
+
+def _alpha(emitted: Tensor, labels: Tensor, blank: int) -> tuple[Tensor, Tensor]:
+    """What gets to each state before and after what is emitted there, for every time."""
+    before = torch.nn.functional.pad
+    new = (labels != blank) & (labels != before(labels, (2, 0), value=blank)[:, :-2])
+    state = torch.arange(labels.shape[1], device=labels.device)
+    arriving = [torch.zeros_like(emitted[0]).masked_fill(state > 1, _NEVER)]
+    staying = [arriving[0] + emitted[0]]
+    for emission in emitted[1:]:
+        a = before(staying[-1].clamp(min=_NEVER), (2, 0), value=_NEVER)
+        skipped = a[:, :-2].masked_fill(~new, _NEVER)
+        arriving.append(torch.stack([a[:, 2:], a[:, 1:-1], skipped]).logsumexp(0))
+        staying.append(arriving[-1] + emission)
+    return torch.stack(arriving), torch.stack(staying)

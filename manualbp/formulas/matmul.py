@@ -2,4 +2,114 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+import torch
+from torch import Tensor
+
+from manualbp import products
+from manualbp.formula import Formula
+
+__all__ = ["AddMatMul", "MatMul", "MatVec"]
+
+
+class MatMul(Formula):
+    """z = A B
+
+    ∂C/∂A = δ Bᵀ
+    ∂C/∂B = Aᵀ δ
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor, other: Tensor) -> Tensor:
+        return products.matmul(input, other) if other.dim() == 2 else input @ other
+
+    @staticmethod
+    def grad_input(delta: Tensor, other: Tensor) -> Tensor:
+        return _towards_left(delta, other)
+
+    @staticmethod
+    def grad_other(delta: Tensor, input: Tensor) -> Tensor:
+        return _towards_right(delta, input)
+
+
+class MatVec(Formula):
+    """z = A b,  A a matrix or one row
+
+    ∂C/∂A = δ bᵀ
+    ∂C/∂b = Aᵀ δ
+    """
+
+    # Autocast leaves torch.mv and torch.dot their precision, unlike the products of matrices.
+
+    @staticmethod
+    def forward(input: Tensor, vec: Tensor) -> Tensor:
+        return input.mv(vec) if input.dim() == 2 else input.dot(vec)
+
+    @staticmethod
+    def grad_input(delta: Tensor, vec: Tensor) -> Tensor:
+        return _towards_left(delta, vec)
+
+    @staticmethod
+    def grad_vec(delta: Tensor, input: Tensor) -> Tensor:
+        return _towards_right(delta, input)
+
+
+class AddMatMul(Formula):
+    """z = β c + α A B,  summed over the batch if so asked
+
+    ∂C/∂c = β δ
+    ∂C/∂A = α δ Bᵀ
+    ∂C/∂B = α Aᵀ δ
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(
+        input: Tensor, left: Tensor, right: Tensor, beta: float, alpha: float, summed: bool
+    ) -> Tensor:
+        if summed:
+            return torch.addbmm(input, left, right, beta=beta, alpha=alpha)
+        if right.dim() == 1:
+            return torch.addmv(input, left, right, beta=beta, alpha=alpha)
+        add = torch.addmm if right.dim() == 2 else torch.baddbmm
+        return add(input, left, right, beta=beta, alpha=alpha)
+
+    @staticmethod
+    def share(delta: Tensor, alpha: float, summed: bool) -> Tensor:
+        """What arrives at every product: α δ."""
+        share = delta if alpha == 1 else delta * alpha
+        return share.unsqueeze(0) if summed else share
+
+    @staticmethod
+    def grad_input(delta: Tensor, beta: float) -> Tensor:
+        return delta if beta == 1 else delta * beta
+
+    @staticmethod
+    def grad_left(delta: Tensor, share: Tensor, right: Tensor) -> Tensor:
+        return _towards_left(share, right)
+
+    @staticmethod
+    def grad_right(delta: Tensor, share: Tensor, left: Tensor) -> Tensor:
+        return _towards_right(share, left)
+
+
+def _towards_left(delta: Tensor, right: Tensor) -> Tensor:
+    """δ Bᵀ, where a vector counts as a row on the left of a product, as a column on the right."""
+    if right.dim() == 1:
+        return delta.unsqueeze(-1) * right
+    if delta.dim() < right.dim():
+        return (right @ delta.unsqueeze(-1)).squeeze(-1)
+    return products.matmul(delta, right.mT) if right.dim() == 2 else delta @ right.mT
+
+
+def _towards_right(delta: Tensor, left: Tensor) -> Tensor:
+    """Aᵀ δ."""
+    if left.dim() == 1:
+        return left.unsqueeze(-1) * delta.unsqueeze(-2) if delta.dim() else left * delta
+    if delta.dim() < left.dim():
+        if left.dim() == 2 and left.dtype == delta.dtype:  # in the precision of MatVec
+            return left.mT.mv(delta)
+        return (left.mT @ delta.unsqueeze(-1)).squeeze(-1)
+    return products.matmul(left.mT, delta) if delta.dim() == 2 else left.mT @ delta

@@ -1,5 +1,61 @@
-"""Padding."""
+"""A margin around the last axes."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from torch import Tensor
+from torch.nn import functional as F
+
+from manualbp.formula import Formula
+
+__all__ = ["Pad", "PadFromWithin"]
+
+
+class Pad(Formula):
+    """z = a with a margin of one value; with a margin below zero, a without its border
+
+    ∂C/∂a = g without the margin
+    """
+
+    @staticmethod
+    def forward(input: Tensor, pad: tuple[int, ...], value: float) -> Tensor:
+        return F.pad(input, pad, "constant", value)
+
+    @staticmethod
+    def grad_input(g: Tensor, pad: tuple[int, ...]) -> Tensor:
+        return F.pad(g, [-p for p in pad])
+
+
+class PadFromWithin(Formula):
+    """z_q = a_ι(q),  ι what ``mode`` takes for a q outside of a
+
+    ∂C/∂a_i = Σ g_q over q with ι(q) = i
+    """
+
+    @staticmethod
+    def forward(input: Tensor, pad: tuple[int, ...], mode: str) -> Tensor:
+        return F.pad(input, pad, mode)
+
+    @staticmethod
+    def grad_input(g: Tensor, pad: tuple[int, ...], mode: str) -> Tensor:
+        for i, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True), start=1):
+            if before or after:
+                g = _folded_back(g, g.dim() - i, before, after, mode)
+        return g
+
+
+def _folded_back(g: Tensor, axis: int, before: int, after: int, mode: str) -> Tensor:
+    """Each entry of the margins of an axis added to that within, of which it is a copy."""
+    n = g.shape[axis] - before - after
+    left, right = g.narrow(axis, 0, before), g.narrow(axis, before + n, after)
+    gradient = g.narrow(axis, before, n).clone()
+    if mode == "reflect":  # not the edge itself
+        places = (1, n - 1 - after)
+        left, right = left.flip(axis), right.flip(axis)
+    elif mode == "replicate":
+        places = (0, n - 1)
+        left, right = left.sum(axis, keepdim=True), right.sum(axis, keepdim=True)
+    else:
+        places = (n - before, 0)
+    for margin, place in zip((left, right), places, strict=True):
+        gradient.narrow(axis, place, margin.shape[axis]).add_(margin)
+    return gradient

@@ -1,5 +1,341 @@
-"""Pooling."""
+"""Pooling: one number for each window that slides over the last one, two or three axes.
+
+``shape`` is that of the input along those axes; it is an argument so that the input need not be
+kept for it.
+"""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from manualbp.formula import Formula
+from manualbp.products import matmul
+
+__all__ = [
+    "AdaptiveAvgPool",
+    "AdaptiveMaxPool",
+    "AvgPool",
+    "FractionalMaxPool",
+    "LPPool",
+    "MaxPool",
+    "MaxUnpool",
+]
+
+Each = int | Sequence[int]
+"""torch's way to say it for every axis: one number for all of them, or one for each."""
+
+Asked = int | Sequence[int | None] | None
+"""The same for a size that is asked for; None leaves an axis as it is."""
+
+Shape = Sequence[int]
+
+
+class MaxPool(Formula):
+    """a = zₘ,  m = the place of the greatest in the window
+
+    ∂C/∂z = Σ g over the windows whose greatest it is
+    """
+
+    outputs = ("output", "indices")
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        kernel_size: Each,
+        stride: Each | None,
+        padding: Each,
+        dilation: Each,
+        ceil_mode: bool,
+        shape: Shape,
+    ) -> tuple[Tensor, Tensor]:
+        pool = _of_axes(
+            shape, F.max_pool1d_with_indices, F.max_pool2d_with_indices, F.max_pool3d_with_indices
+        )
+        output, indices = pool(input, kernel_size, stride, padding, dilation, ceil_mode)
+        return owned(output), indices
+
+    @staticmethod
+    def grad_input(g_output: Tensor, indices: Tensor, shape: Shape) -> Tensor:
+        return _to_the_greatest(g_output, indices, shape)
+
+
+class AdaptiveMaxPool(Formula):
+    """a = zₘ,  m = the place of the greatest in the window, of windows as many as asked for
+
+    ∂C/∂z = Σ g over the windows whose greatest it is
+    """
+
+    outputs = ("output", "indices")
+
+    @staticmethod
+    def forward(input: Tensor, output_size: Asked, shape: Shape) -> tuple[Tensor, Tensor]:
+        pool = _of_axes(
+            shape,
+            F.adaptive_max_pool1d_with_indices,
+            F.adaptive_max_pool2d_with_indices,
+            F.adaptive_max_pool3d_with_indices,
+        )
+        output, indices = pool(input, output_size)
+        return owned(output), indices
+
+    @staticmethod
+    def grad_input(g_output: Tensor, indices: Tensor, shape: Shape) -> Tensor:
+        return _to_the_greatest(g_output, indices, shape)
+
+
+class FractionalMaxPool(Formula):
+    """a = zₘ,  m = the place of the greatest in the window, of windows placed at random
+
+    ∂C/∂z = Σ g over the windows whose greatest it is
+    """
+
+    outputs = ("output", "indices")
+
+    @staticmethod
+    def forward(
+        input: Tensor, kernel_size: Each, output_size: Each, samples: Tensor, shape: Shape
+    ) -> tuple[Tensor, Tensor]:
+        pool: Any = torch._C._nn.fractional_max_pool2d
+        if len(shape) == 3:
+            pool = torch._C._nn.fractional_max_pool3d
+        return pool(input, kernel_size, output_size, samples)
+
+    @staticmethod
+    def grad_input(g_output: Tensor, indices: Tensor, shape: Shape) -> Tensor:
+        return _to_the_greatest(g_output, indices, shape)
+
+
+class MaxUnpool(Formula):
+    """aₘ = z,  m = the place that max pooling found z at; a = 0 at all others
+
+    ∂C/∂z = gₘ
+    """
+
+    @staticmethod
+    def forward(input: Tensor, indices: Tensor, shape: Shape) -> Tensor:
+        axes = len(shape)
+        planes = input.shape[:-axes]
+        plane = input.new_zeros((*planes, math.prod(shape)))
+        plane = plane.scatter(-1, as_one_axis(indices, axes), as_one_axis(input, axes))
+        return owned(plane.reshape(*planes, *shape))
+
+    @staticmethod
+    def grad_input(g: Tensor, indices: Tensor, shape: Shape) -> Tensor:
+        axes = len(shape)
+        places = as_one_axis(indices, axes)
+        return as_one_axis(g, axes).gather(-1, places).reshape(indices.shape)
+
+
+class AvgPool(Formula):
+    """a = W₁ z W₂ᵀ,  row j of Wₐ = the shares in window j along axis a
+
+    ∂C/∂z = W₁ᵀ g W₂
+    """
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        kernel_size: Each,
+        stride: Each | None,
+        padding: Each,
+        ceil_mode: bool,
+        count_include_pad: bool,
+        divisor_override: int | None,
+        shape: Shape,
+    ) -> Tensor:
+        pool = _of_axes(shape, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
+        step = kernel_size if stride is None else stride
+        # One axis knows no divisor.
+        divisor = () if divisor_override is None else (divisor_override,)
+        options = (ceil_mode, count_include_pad, *divisor)
+        return owned(pool(input, kernel_size, step, padding, *options))
+
+    @staticmethod
+    def grad_input(
+        g: Tensor,
+        kernel_size: Each,
+        stride: Each | None,
+        padding: Each,
+        ceil_mode: bool,
+        count_include_pad: bool,
+        divisor_override: int | None,
+        shape: Shape,
+    ) -> Tensor:
+        options = (ceil_mode, count_include_pad, divisor_override)
+        return _shared_out(g, kernel_size, stride, padding, *options, shape)
+
+
+class AdaptiveAvgPool(Formula):
+    """a = W₁ z W₂ᵀ,  row j of Wₐ = the shares in window j along axis a
+
+    ∂C/∂z = W₁ᵀ g W₂
+    """
+
+    @staticmethod
+    def forward(input: Tensor, output_size: Asked, shape: Shape) -> Tensor:
+        pool = _of_axes(shape, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
+        return owned(pool(input, output_size))
+
+    @staticmethod
+    def grad_input(g: Tensor, shape: Shape) -> Tensor:
+        sizes = g.shape[-len(shape) :]
+        if all(n % size == 0 for n, size in zip(shape, sizes, strict=True)):
+            return _repeated(g / (math.prod(shape) // math.prod(sizes)), shape)
+
+        def weights(axis: int, start: int, stop: int) -> tuple[slice, Tensor]:
+            size, out = shape[axis], sizes[axis]
+            reached = slice(start * out // size, -(-stop * out // size))
+            window = torch.arange(reached.start, reached.stop, device=g.device)
+            first, end = window * size // out, -(-(window + 1) * size // out)
+            inside = _inside(start, stop, first, end)
+            return reached, inside.to(g.dtype) / (end - first)
+
+        return along_every_axis(g, weights, shape)
+
+
+class LPPool(Formula):
+    """a = (Σ zᵖ)^(1/p) over the window
+
+    ∂C/∂z = zᵖ⁻¹ Σ g a¹⁻ᵖ over the windows that it is in, without those where a = 0
+    """
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        norm_type: float,
+        kernel_size: Each,
+        stride: Each | None,
+        ceil_mode: bool,
+        shape: Shape,
+    ) -> Tensor:
+        pool = _of_axes(shape, F.lp_pool1d, F.lp_pool2d, F.lp_pool3d)
+        return pool(input, norm_type, kernel_size, stride, ceil_mode)
+
+    @staticmethod
+    def grad_input(
+        g: Tensor,
+        input: Tensor,
+        output: Tensor,
+        norm_type: float,
+        kernel_size: Each,
+        stride: Each | None,
+        ceil_mode: bool,
+        shape: Shape,
+    ) -> Tensor:
+        zero = output == 0
+        each = (g * output.masked_fill(zero, 1).pow(1 - norm_type)).masked_fill(zero, 0)
+        # A sum is an average times the size of the window, also of one that sticks out.
+        each = each * math.prod(each_axis(kernel_size, len(shape)))
+        sums = _shared_out(each, kernel_size, stride, 0, ceil_mode, True, None, shape)
+        return input.pow(norm_type - 1) * sums
+
+
+def _of_axes(shape: Shape, *functions: Any) -> Any:
+    """Of torch's three functions the one for as many axes."""
+    return functions[len(shape) - 1]
+
+
+def each_axis(value: Each, axes: int) -> tuple[int, ...]:
+    given = (value,) if isinstance(value, int) else tuple(value)
+    return given if len(given) == axes else given * axes
+
+
+def _to_the_greatest(g: Tensor, indices: Tensor, shape: Shape) -> Tensor:
+    """Each g at its index in the plane that the last axes are."""
+    axes = len(shape)
+    planes = g.shape[:-axes]
+    plane = g.new_zeros((*planes, math.prod(shape)))
+    plane = plane.scatter_add(-1, as_one_axis(indices, axes), as_one_axis(g, axes))
+    return plane.reshape(*planes, *shape)
+
+
+def _shared_out(
+    g: Tensor,
+    kernel_size: Each,
+    stride: Each | None,
+    padding: Each,
+    ceil_mode: bool,
+    count_include_pad: bool,
+    divisor: int | None,
+    shape: Shape,
+) -> Tensor:
+    """The transpose of average pooling: each g in equal shares to all numbers of its window."""
+    axes = len(shape)
+    kernel, pad = each_axis(kernel_size, axes), each_axis(padding, axes)
+    step = each_axis(kernel if stride is None else stride, axes)
+    tiled = [n * k for n, k in zip(g.shape[-axes:], kernel, strict=True)] == list(shape)
+    if tiled and kernel == step and not any(pad):
+        return _repeated(g / (divisor or math.prod(kernel)), shape)
+
+    def weights(axis: int, start: int, stop: int) -> tuple[slice, Tensor]:
+        size, k, s, p = shape[axis], kernel[axis], step[axis], pad[axis]
+        after = min((stop - 1 + p) // s + 1, g.shape[axis - axes])
+        reached = slice(max((start + p - k) // s + 1, 0), after)
+        first = torch.arange(reached.start, reached.stop, device=g.device) * s - p
+        inside = _inside(start, stop, first, first + k).to(g.dtype)
+        if divisor:
+            return reached, inside
+        padded = p if count_include_pad else 0
+        last = (first + k).clamp(max=size + padded)
+        return reached, inside / (last - first.clamp(min=-padded))
+
+    return along_every_axis(g / divisor if divisor else g, weights, shape)
+
+
+def _inside(start: int, stop: int, first: Tensor, end: Tensor) -> Tensor:
+    """A row for each number from start to stop: in which windows, first to end, it is."""
+    number = torch.arange(start, stop, device=first.device).unsqueeze(1)
+    return (number >= first) & (number < end)
+
+
+def _repeated(g: Tensor, shape: Shape) -> Tensor:
+    """Each number as often, along each of the last axes, as fills the shape."""
+    planes, sizes = g.shape[: -len(shape)], g.shape[-len(shape) :]
+    apart = [n for size in sizes for n in (size, 1)]
+    stretched = [n for size, whole in zip(sizes, shape, strict=True) for n in (size, whole // size)]
+    return g.reshape(*planes, *apart).expand(*planes, *stretched).reshape(*planes, *shape)
+
+
+def as_one_axis(tensor: Tensor, axes: int) -> Tensor:
+    """The last axes as one: a ``flatten`` that torch can map over, and that takes empty batches."""
+    return tensor.reshape(*tensor.shape[:-axes], math.prod(tensor.shape[-axes:]))
+
+
+def owned(output: Tensor) -> Tensor:
+    """The same, no view: autograd lets nobody write into a view that a Function returned."""
+    if torch.compiler.is_compiling() or not output._is_view():
+        return output
+    return torch.ops.aten._unsafe_view(output, output.shape)
+
+
+#: numbers along an axis that share a matrix: of a whole long axis it would be large, and empty
+BLOCK = 128
+
+Weights = Callable[[int, int, int], tuple[slice, Tensor]]
+
+
+def along_every_axis(g: Tensor, weights: Weights, shape: Shape) -> Tensor:
+    """W₁ᵀ g W₂: along each of the last axes the transpose of what a linear map does along it.
+
+    ``weights(axis, start, stop)`` says where along that axis the numbers from start to stop of the
+    input have reached the output, and by which weights: the part of Wᵀ that is not zero.
+    """
+    if torch.is_autocast_enabled(g.device.type):
+        with torch.autocast(g.device.type, enabled=False):
+            return along_every_axis(g, weights, shape)
+    for axis, size in enumerate(shape):
+        # The foremost goes to the end; when all have gone they are in their order again.
+        g = g.movedim(-len(shape), -1)
+        parts = []
+        for start in range(0, size, BLOCK):
+            reached, w = weights(axis, start, min(start + BLOCK, size))
+            part = g.narrow(-1, reached.start, reached.stop - reached.start)
+            parts.append(matmul(part, w.t()))
+        g = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
+    return g

@@ -1,5 +1,385 @@
-"""Many numbers made one."""
+"""Fewer numbers from many: sums, means, spreads, norms, along some axes or over everything.
+
+The axes ``dim`` are one, several, or all where it is None or (); n is how many numbers make one.
+"""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+import math
+from typing import Any
+
+import torch
+from torch import Size, Tensor
+
+from manualbp.formula import Formula
+
+__all__ = [
+    "Amax",
+    "Amin",
+    "Cumprod",
+    "Cumsum",
+    "Dist",
+    "LogSumExp",
+    "Mean",
+    "NanSum",
+    "Norm",
+    "PickAlong",
+    "PickOne",
+    "Prod",
+    "Std",
+    "Sum",
+    "Var",
+]
+
+Dim = int | tuple[int, ...] | None
+
+
+def _aligned(a: Tensor, dim: Dim, keepdim: bool, shape: Size) -> Tensor:
+    """What a reduction gave, with its axes back as ones, to broadcast against its argument."""
+    if keepdim or not shape or dim is None:
+        return a
+    if isinstance(dim, int):
+        return a.unsqueeze(dim)
+    for axis in sorted(d % len(shape) for d in dim):
+        a = a.unsqueeze(axis)
+    return a
+
+
+# ------------------------------------------------------------------------------ sums and means
+
+
+class Sum(Formula):
+    """a = Σ x
+
+    ∂C/∂x = g
+    """
+
+    @staticmethod
+    def forward(input: Tensor, dim: Dim, keepdim: bool, shape: Size) -> Tensor:
+        return torch.sum(input, dim, keepdim)
+
+    @staticmethod
+    def grad_input(g: Tensor, dim: Dim, keepdim: bool, shape: Size) -> Tensor:
+        return _aligned(g, dim, keepdim, shape).expand(shape)
+
+
+class Mean(Formula):
+    """a = Σ x / n
+
+    ∂C/∂x = g / n
+    """
+
+    @staticmethod
+    def forward(input: Tensor, dim: Dim, keepdim: bool, shape: Size) -> Tensor:
+        return torch.mean(input, dim, keepdim)
+
+    @staticmethod
+    def grad_input(g: Tensor, dim: Dim, keepdim: bool, shape: Size) -> Tensor:
+        share = g / max(math.prod(shape) // max(g.numel(), 1), 1)
+        return _aligned(share, dim, keepdim, shape).expand(shape)
+
+
+class NanSum(Formula):
+    """a = Σ x, where x is a number
+
+    ∂C/∂x = g where x is a number, else 0
+    """
+
+    @staticmethod
+    def forward(input: Tensor, dim: Dim, keepdim: bool) -> Tensor:
+        return torch.nansum(input, dim, keepdim)
+
+    @staticmethod
+    def grad_input(g: Tensor, input: Tensor, dim: Dim, keepdim: bool) -> Tensor:
+        return _aligned(g, dim, keepdim, input.shape) * ~input.isnan()
+
+
+class LogSumExp(Formula):
+    """a = log Σ eˣ
+
+    ∂C/∂x = g ⊙ e^(x − a)
+    """
+
+    @staticmethod
+    def forward(input: Tensor, dim: int | tuple[int, ...], keepdim: bool) -> Tensor:
+        return torch.logsumexp(input, dim, keepdim)
+
+    @staticmethod
+    def grad_input(
+        g: Tensor, input: Tensor, output: Tensor, dim: int | tuple[int, ...], keepdim: bool
+    ) -> Tensor:
+        a = _aligned(output, dim, keepdim, input.shape)
+        return _aligned(g, dim, keepdim, input.shape) * (input - a).exp()
+
+
+class Cumsum(Formula):
+    """aⱼ = Σ xᵢ over i ≤ j, along an axis
+
+    ∂C/∂xᵢ = Σ gⱼ over j ≥ i
+    """
+
+    @staticmethod
+    def forward(input: Tensor, dim: int) -> Tensor:
+        return torch.cumsum(input, dim)
+
+    @staticmethod
+    def grad_input(g: Tensor, dim: int) -> Tensor:
+        return g.flip(dim).cumsum(dim).flip(dim) if g.dim() else g
+
+
+# ---------------------------------------------------------------------------------- products
+
+
+class Prod(Formula):
+    """a = Π x, along an axis or over everything
+
+    ∂C/∂xᵢ = g Π xⱼ over j ≠ i
+    """
+
+    @staticmethod
+    def forward(input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+        return torch.prod(input) if dim is None else torch.prod(input, dim, keepdim)
+
+    @staticmethod
+    def grad_input(g: Tensor, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+        # Of those before and those after, not a / x: any of them may be 0.
+        x = input.flatten() if dim is None else input
+        axis = 0 if dim is None else dim
+        others = _before(x, axis) * _before(x.flip(axis), axis).flip(axis)
+        return _aligned(g, dim, keepdim, input.shape) * others.reshape(input.shape)
+
+
+class Cumprod(Formula):
+    """aⱼ = Π xᵢ over i ≤ j, along an axis
+
+    ∂C/∂xᵢ = Σ gⱼ Π xₖ over k ≤ j, k ≠ i, for all j ≥ i
+    """
+
+    @staticmethod
+    def forward(input: Tensor, dim: int) -> Tensor:
+        return torch.cumprod(input, dim)
+
+    @staticmethod
+    def grad_input(g: Tensor, input: Tensor, dim: int) -> Tensor:
+        if not input.dim():
+            return g
+        # What is before xᵢ times rᵢ = gᵢ + xᵢ₊₁ rᵢ₊₁, never g a / x: any x may be 0. The
+        # recurrence spans 1, 2, 4, … places at a time, x their product.
+        r, n = g.movedim(dim, -1), input.shape[dim]
+        x, span = _later(input.movedim(dim, -1), 1), 1
+        while span < n:
+            r = r + x * _later(r, span)
+            x = x * _later(x, span)
+            span *= 2
+        return _before(input, dim) * r.movedim(-1, dim)
+
+
+def _before(x: Tensor, dim: int) -> Tensor:
+    """The product of what comes before each x along an axis."""
+    if not x.dim():
+        return torch.ones_like(x)
+    ones = torch.ones_like(x.narrow(dim, 0, min(1, x.shape[dim])))
+    return torch.cat([ones, x.narrow(dim, 0, max(x.shape[dim] - 1, 0))], dim).cumprod(dim)
+
+
+def _later(x: Tensor, places: int) -> Tensor:
+    """What comes so many places later along the last axis, 0 at the end."""
+    return torch.nn.functional.pad(x[..., places:], (0, min(places, x.shape[-1])))
+
+
+# ------------------------------------------------------------------------- spreads and norms
+
+
+class Var(Formula):
+    """a = Σ (x − m)² / (n − c),  m the mean
+
+    ∂C/∂x = 2 g (x − m) / (n − c)
+    """
+
+    @staticmethod
+    def forward(input: Tensor, dim: Dim, correction: float, keepdim: bool) -> Tensor:
+        return torch.var(input, dim, correction=correction, keepdim=keepdim)
+
+    @staticmethod
+    def grad_input(
+        g: Tensor,
+        input: Tensor,
+        dim: Dim,
+        correction: float,
+        keepdim: bool,
+    ) -> Tensor:
+        return _spread(2 * g, input, dim, correction, keepdim)
+
+
+class Std(Formula):
+    """a = √(Σ (x − m)² / (n − c)),  m the mean
+
+    ∂C/∂x = g (x − m) / a (n − c), 0 where a = 0
+    """
+
+    @staticmethod
+    def forward(input: Tensor, dim: Dim, correction: float, keepdim: bool) -> Tensor:
+        return torch.std(input, dim, correction=correction, keepdim=keepdim)
+
+    @staticmethod
+    def grad_input(
+        g: Tensor,
+        input: Tensor,
+        output: Tensor,
+        dim: Dim,
+        correction: float,
+        keepdim: bool,
+    ) -> Tensor:
+        share = (g / output).masked_fill(output == 0, 0)
+        return _spread(share, input, dim, correction, keepdim)
+
+
+def _spread(share: Tensor, input: Tensor, dim: Dim, correction: float, keepdim: bool) -> Tensor:
+    """share (x − m) / (n − c)."""
+    mean = torch.mean(input, dim, keepdim=True)
+    left = max(input.numel() // max(share.numel(), 1) - correction, 0)
+    each = share / left if left else share * math.inf
+    return _aligned(each, dim, keepdim, input.shape) * (input - mean)
+
+
+class Norm(Formula):
+    """a = (Σ |x|ᵖ)^(1/p), the largest |x| where p = ∞
+
+    ∂C/∂x = g sign x (|x| / a)ᵖ⁻¹, 0 where a = 0
+    """
+
+    @staticmethod
+    def forward(input: Tensor, p: float, dim: Dim, keepdim: bool) -> Tensor:
+        return torch.linalg.vector_norm(input, p, dim, keepdim)
+
+    @staticmethod
+    def grad_input(
+        g: Tensor,
+        input: Tensor,
+        output: Tensor,
+        p: float,
+        dim: Dim,
+        keepdim: bool,
+    ) -> Tensor:
+        a = _aligned(output, dim, keepdim, input.shape)
+        return _aligned(g, dim, keepdim, input.shape) * _direction(input, a, p, dim)
+
+
+class Dist(Formula):
+    """a = (Σ |x − y|ᵖ)^(1/p)
+
+    ∂C/∂x = g sign(x − y) (|x − y| / a)ᵖ⁻¹, 0 where a = 0
+    ∂C/∂y = −∂C/∂x
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor, other: Tensor, p: float) -> Tensor:
+        return torch.dist(input, other, p)
+
+    @staticmethod
+    def grad_input(g: Tensor, input: Tensor, other: Tensor, output: Tensor, p: float) -> Tensor:
+        return g * _direction(input - other, output, p, None)
+
+    @staticmethod
+    def grad_other(g: Tensor, grad_input: Tensor) -> Tensor:
+        return -grad_input
+
+
+def _direction(x: Tensor, a: Tensor, p: float, dim: Dim) -> Tensor:
+    """The slope of the norm a of x."""
+    if p == 0:
+        return torch.zeros_like(x)
+    if p == 1:
+        return x.sign()
+    if p == 2:
+        return (x / a).masked_fill(a == 0, 0)
+    size = x.abs()
+    if math.isinf(p):  # among those of the largest size in equal parts
+        largest = (size == a) | (size.isnan() & a.isnan())
+        return x.sign() * largest / largest.sum(dim, keepdim=True)
+    scaled = (size / a).masked_fill(a == 0, 0)
+    # The power of 0 has no slope for p < 1, where its factor sign x is 0.
+    return x.sign() * scaled.masked_fill(size == 0, 1).pow(p - 1)
+
+
+# ------------------------------------------------------------------------------------- choices
+
+
+def _in_equal_parts(g: Tensor, chosen: Tensor, dim: Dim) -> Tensor:
+    return chosen * (g / chosen.sum(dim, keepdim=True))
+
+
+class Amax(Formula):
+    """a = the largest x
+
+    ∂C/∂x = g [x = a] / Σ [x = a]
+    """
+
+    @staticmethod
+    def forward(input: Tensor, dim: Dim, keepdim: bool) -> Tensor:
+        return torch.amax(input, () if dim is None else dim, keepdim)
+
+    @staticmethod
+    def grad_input(
+        g: Tensor,
+        input: Tensor,
+        output: Tensor,
+        dim: Dim,
+        keepdim: bool,
+    ) -> Tensor:
+        largest = input == _aligned(output, dim, keepdim, input.shape)
+        return _in_equal_parts(_aligned(g, dim, keepdim, input.shape), largest, dim)
+
+
+class Amin(Amax):
+    """a = the smallest x
+
+    ∂C/∂x = g [x = a] / Σ [x = a]
+    """
+
+    @staticmethod
+    def forward(input: Tensor, dim: Dim, keepdim: bool) -> Tensor:
+        return torch.amin(input, () if dim is None else dim, keepdim)
+
+    grad_input = Amax.__dict__["grad_input"]
+
+
+class PickOne(Formula):
+    """a = one of all x: the largest, smallest, median
+
+    ∂C/∂x = g [x = a] / Σ [x = a]
+    """
+
+    @staticmethod
+    def forward(input: Tensor, which: str) -> Tensor:
+        return getattr(torch, which)(input)
+
+    @staticmethod
+    def grad_input(g: Tensor, input: Tensor, output: Tensor) -> Tensor:
+        chosen = (input == output) | (input.isnan() & output.isnan())
+        return _in_equal_parts(g, chosen, None)
+
+
+class PickAlong(Formula):
+    """a = xᵢ along an axis, i where the largest, smallest, median … are
+
+    ∂C/∂x = g, put at i
+    """
+
+    outputs = ("values", "indices")
+
+    @staticmethod
+    def forward(
+        input: Tensor, which: str, dim: int, keepdim: bool, options: dict[str, Any], shape: Size
+    ) -> tuple[Tensor, Tensor]:
+        return tuple(getattr(torch, which)(input, dim=dim, **options))
+
+    @staticmethod
+    def grad_input(
+        g_values: Tensor, indices: Tensor, dim: int, keepdim: bool, shape: Size
+    ) -> Tensor:
+        g = _aligned(g_values, dim, keepdim, shape)
+        zeros = g.new_zeros(()).expand(shape)
+        return zeros.scatter(dim, _aligned(indices, dim, keepdim, shape), g)

@@ -1,5 +1,370 @@
-"""Recurrent layers."""
+"""Recurrent layers: a formula is one layer in one direction, over all steps of all sequences.
+
+The steps lie one after the other along axis 0, each with one row for every sequence that is under
+way, as in a ``PackedSequence``: step t has ``batch_sizes[t]`` rows, which never become more.
+``reverse`` runs time backwards. The state before the first step of a sequence is its row of ``hx``,
+and the one after its last is its row of ``h_n``.
+
+A rule runs time the other way, a gradient entering where ``h_n`` left. It collects δ, the gradient
+of the weighted sums, of every step, so that the gradient of a weight is one product over them all.
+"""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from manualbp import products
+from manualbp.formula import Formula
+
+__all__ = ["GRU", "LSTM", "RNN"]
+
+
+class _Recurrent(Formula):
+    """zₜ = W xₜ + b + W′ hₜ₋₁ + b′
+
+    ∂C/∂x = δ W
+    ∂C/∂W = Σₜ δₜᵀ xₜ
+    ∂C/∂W′ = Σₜ δₜᵀ hₜ₋₁
+    ∂C/∂b = Σₜ δₜ
+    ∂C/∂b′ = Σₜ δₜ
+    """
+
+    # ∂C/∂x, ∂C/∂W and ∂C/∂b; a subclass states h, `back_in_time`, `before` and ∂C/∂h₀.
+
+    @staticmethod
+    def delta(back_in_time: tuple[Tensor, ...]) -> Tensor:
+        """δ of every step, in W x + b."""
+        return back_in_time[0]
+
+    @staticmethod
+    def echo(back_in_time: tuple[Tensor, ...]) -> Tensor:
+        """δ of every step, in W′ h + b′."""
+        return back_in_time[1]
+
+    @staticmethod
+    def grad_input(delta: Tensor, weight_ih: Tensor) -> Tensor:
+        return products.matmul(delta, weight_ih)
+
+    @staticmethod
+    def grad_weight_ih(delta: Tensor, input: Tensor) -> Tensor:
+        return products.matmul(delta.t(), input)
+
+    @staticmethod
+    def grad_weight_hh(echo: Tensor, before: Tensor) -> Tensor:
+        return products.matmul(echo.t(), before)
+
+    @staticmethod
+    def grad_bias_ih(delta: Tensor) -> Tensor:
+        return delta.sum(0)
+
+    @staticmethod
+    def grad_bias_hh(echo: Tensor) -> Tensor:
+        return echo.sum(0)
+
+
+class RNN(_Recurrent):
+    """hₜ = σ(zₜ),  zₜ = W xₜ + b + W′ hₜ₋₁ + b′,  σ = tanh or max(·, 0)
+
+    ∂C/∂h₀ = δ₁ W′,  δₜ = (∂C/∂hₜ + δₜ₊₁ W′) ⊙ σ′(zₜ)
+    """
+
+    outputs = ("output", "h_n")
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        hx: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_ih: Tensor | None,
+        bias_hh: Tensor | None,
+        batch_sizes: tuple[int, ...],
+        reverse: bool,
+        nonlinearity: str,
+    ) -> tuple[Tensor, Tensor]:
+        act = {"tanh": torch.tanh, "relu": torch.relu}[nonlinearity]
+        states, output = _Relay(hx), []
+        z = products.linear(input, weight_ih, _sum(bias_ih, bias_hh))
+        for (z_t,) in _steps(batch_sizes, reverse, z):
+            h = states.hand_over(z_t)
+            states.now = h = act(torch.addmm(z_t, h, weight_hh.t()))
+            output.append(h)
+        return _joined(output, reverse), states.end()
+
+    @staticmethod
+    def back_in_time(
+        g_output: Tensor,
+        g_h_n: Tensor,
+        weight_hh: Tensor,
+        output: Tensor,
+        batch_sizes: tuple[int, ...],
+        reverse: bool,
+        nonlinearity: str,
+    ) -> tuple[Tensor, ...]:
+        """δ of every step, twice, and ∂C/∂h₀."""
+        slope = _tanh_slope(output) if nonlinearity == "tanh" else (output > 0).to(output.dtype)
+        states, delta = _Relay(g_h_n), []
+        for g_t, slope_t in _steps(batch_sizes, not reverse, g_output, slope):
+            d = (g_t + states.hand_over(g_t)) * slope_t
+            states.now = d @ weight_hh
+            delta.append(d)
+        every = _joined(delta, not reverse)
+        return every, every, states.end()
+
+    @staticmethod
+    def before(hx: Tensor, output: Tensor, batch_sizes: tuple[int, ...], reverse: bool) -> Tensor:
+        """hₜ₋₁ of every step."""
+        return _before(hx, output, batch_sizes, reverse)
+
+    @staticmethod
+    def grad_hx(back_in_time: tuple[Tensor, ...]) -> Tensor:
+        return back_in_time[2]
+
+
+class LSTM(_Recurrent):
+    """hₜ = W″ aₜ,  a = o ⊙ tanh cₜ,  cₜ = f ⊙ cₜ₋₁ + i ⊙ g,  (i, f, g, o) = (σ, σ, tanh, σ)(zₜ)
+
+    ∂C/∂h₀ = δ₁ W′
+    ∂C/∂c₀ = ∂C/∂c₁ ⊙ f₁,  ∂C/∂cₜ += ∂C/∂cₜ₊₁ ⊙ fₜ₊₁ + ∂C/∂aₜ ⊙ o ⊙ (1 − tanh² cₜ)
+    ∂C/∂W″ = Σₜ ∂C/∂hₜᵀ aₜ,  ∂C/∂hₜ += δₜ₊₁ W′
+    """
+
+    outputs = ("output", "h_n", "c_n", "gates", "cells")
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        hx: Tensor,
+        cx: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_ih: Tensor | None,
+        bias_hh: Tensor | None,
+        weight_hr: Tensor | None,
+        batch_sizes: tuple[int, ...],
+        reverse: bool,
+    ) -> tuple[Tensor, ...]:
+        states, memories = _Relay(hx), _Relay(cx)
+        output, gates, cells = [], [], []
+        z = products.linear(input, weight_ih, _sum(bias_ih, bias_hh))
+        for (z_t,) in _steps(batch_sizes, reverse, z):
+            h, c = states.hand_over(z_t), memories.hand_over(z_t)
+            gate = torch.addmm(z_t, h, weight_hh.t())
+            i, f, g, o = gate.chunk(4, 1)
+            i.sigmoid_()
+            f.sigmoid_()
+            g.tanh_()
+            o.sigmoid_()
+            memories.now = c = torch.addcmul(f * c, i, g)
+            a = o * c.tanh()
+            states.now = h = a if weight_hr is None else a @ weight_hr.t()
+            output.append(h)
+            gates.append(gate)
+            cells.append(c)
+        every = (_joined(steps, reverse) for steps in (output, gates, cells))
+        return next(every), states.end(), memories.end(), *every
+
+    @staticmethod
+    def back_in_time(
+        g_output: Tensor,
+        g_h_n: Tensor,
+        g_c_n: Tensor,
+        g_gates: Tensor,
+        g_cells: Tensor,
+        cx: Tensor,
+        weight_hh: Tensor,
+        weight_hr: Tensor | None,
+        gates: Tensor,
+        cells: Tensor,
+        batch_sizes: tuple[int, ...],
+        reverse: bool,
+    ) -> tuple[Tensor, ...]:
+        """δ of every step, twice, ∂C/∂h₀, ∂C/∂c₀, and ∂C/∂hₜ of every step."""
+        # What each number does to the next is known at once for all steps; only the gradients
+        # have to wait for one another.
+        i, f, g, o = gates.chunk(4, 1)
+        a = cells.tanh()
+        slope = torch.cat([i * (1 - i), f * (1 - f), _tanh_slope(g), o * (1 - o)], 1)
+        reach = slope * torch.cat([g, _before(cx, cells, batch_sizes, reverse), i, a], 1)
+        known = (g_output, g_cells, g_gates * slope, o * _tanh_slope(a), reach, f)
+        states, memories = _Relay(g_h_n), _Relay(g_c_n)
+        delta, above = [], []
+        for g_h, g_c, d, to_cell, to_gates, f_t in _steps(batch_sizes, not reverse, *known):
+            h = g_h + states.hand_over(g_h)
+            above.append(h)
+            h = h if weight_hr is None else h @ weight_hr
+            c = torch.addcmul(g_c + memories.hand_over(g_c), h, to_cell)
+            d = torch.addcmul(d, to_gates, torch.cat([c, c, c, h], 1))
+            states.now, memories.now = d @ weight_hh, c * f_t
+            delta.append(d)
+        every = _joined(delta, not reverse)
+        ends = (states.end(), memories.end())
+        return every, every, *ends, *([] if weight_hr is None else [_joined(above, not reverse)])
+
+    @staticmethod
+    def thought(gates: Tensor, cells: Tensor) -> Tensor:
+        """a = o ⊙ tanh c, of every step."""
+        return gates.chunk(4, 1)[3] * cells.tanh()
+
+    @staticmethod
+    def before(
+        hx: Tensor,
+        thought: Tensor,
+        weight_hr: Tensor | None,
+        batch_sizes: tuple[int, ...],
+        reverse: bool,
+    ) -> Tensor:
+        # h is found again from the gates and the cells, and so need not be kept.
+        h = thought if weight_hr is None else products.linear(thought, weight_hr, None)
+        return _before(hx, h, batch_sizes, reverse)
+
+    @staticmethod
+    def grad_hx(back_in_time: tuple[Tensor, ...]) -> Tensor:
+        return back_in_time[2]
+
+    @staticmethod
+    def grad_cx(back_in_time: tuple[Tensor, ...]) -> Tensor:
+        return back_in_time[3]
+
+    @staticmethod
+    def grad_weight_hr(back_in_time: tuple[Tensor, ...], thought: Tensor) -> Tensor:
+        return products.matmul(back_in_time[4].t(), thought)
+
+
+class GRU(_Recurrent):
+    """hₜ = n + u ⊙ d,  d = hₜ₋₁ − n,  r, u = σ(zₜ + mₜ),  n = tanh(zₜ + r ⊙ mₜ),  m = W′ h₋ + b′
+
+    ∂C/∂h₀ = ∂C/∂h₁ ⊙ u₁ + ∂C/∂m₁ W′,  ∂C/∂hₜ += ∂C/∂hₜ₊₁ ⊙ uₜ₊₁ + ∂C/∂mₜ₊₁ W′
+    """
+
+    outputs = ("output", "h_n", "gates")
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        hx: Tensor,
+        weight_ih: Tensor,
+        weight_hh: Tensor,
+        bias_ih: Tensor | None,
+        bias_hh: Tensor | None,
+        batch_sizes: tuple[int, ...],
+        reverse: bool,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        states, output, gates = _Relay(hx), [], []
+        z = products.linear(input, weight_ih, bias_ih)
+        two = 2 * weight_hh.shape[1]
+        for (z_t,) in _steps(batch_sizes, reverse, z):
+            h = states.hand_over(z_t)
+            m = F.linear(h, weight_hh, bias_hh)
+            ru, m = (z_t[:, :two] + m[:, :two]).sigmoid_(), m[:, two:]
+            r, u = ru.chunk(2, 1)
+            n = torch.addcmul(z_t[:, two:], r, m).tanh_()
+            d = h - n
+            states.now = h = torch.addcmul(n, u, d)
+            output.append(h)
+            gates.append(torch.cat([ru, n, m, d], 1))
+        return _joined(output, reverse), states.end(), _joined(gates, reverse)
+
+    @staticmethod
+    def back_in_time(
+        g_output: Tensor,
+        g_h_n: Tensor,
+        g_gates: Tensor,
+        weight_hh: Tensor,
+        gates: Tensor,
+        batch_sizes: tuple[int, ...],
+        reverse: bool,
+    ) -> tuple[Tensor, ...]:
+        """δ of every step, ∂C/∂m, which is r ⊙ δ in n and δ in r and u, and ∂C/∂h₀."""
+        r, u, n, m, d = gates.chunk(5, 1)
+        g_r, g_u, g_n, g_m, g_d = g_gates.chunk(5, 1)
+        slope_r, slope_u, slope_n = r * (1 - r), u * (1 - u), _tanh_slope(n)
+        known = (
+            g_output,
+            (g_n - g_d) * slope_n,
+            (1 - u) * slope_n,
+            torch.cat([g_r * slope_r, g_u * slope_u, g_m], 1),
+            torch.cat([m * slope_r, d * slope_u, r], 1),
+            g_d,
+            u,
+        )
+        states, delta_n, echo = _Relay(g_h_n), [], []
+        for g_h, g_n, to_n, g_m, to_m, g_d, u_t in _steps(batch_sizes, not reverse, *known):
+            h = g_h + states.hand_over(g_h)
+            n = torch.addcmul(g_n, h, to_n)
+            m = torch.addcmul(g_m, to_m, torch.cat([n, h, n], 1))
+            states.now = torch.addmm(torch.addcmul(g_d, h, u_t), m, weight_hh)
+            delta_n.append(n)
+            echo.append(m)
+        of_m = _joined(echo, not reverse)
+        of_n = _joined(delta_n, not reverse)
+        return torch.cat([of_m[:, : -of_n.shape[1]], of_n], 1), of_m, states.end()
+
+    @staticmethod
+    def before(gates: Tensor) -> Tensor:
+        # h is found again from d and n, and so need not be kept.
+        _, _, n, _, d = gates.chunk(5, 1)
+        return n + d
+
+    @staticmethod
+    def grad_hx(back_in_time: tuple[Tensor, ...]) -> Tensor:
+        return back_in_time[2]
+
+
+class _Relay:
+    """A state that steps hand on, row by row, as sequences begin and end."""
+
+    def __init__(self, start: Tensor) -> None:
+        self.start = start
+        #: what the last step left
+        self.now = start[:0]
+        self.ended: list[Tensor] = []
+
+    def hand_over(self, step: Tensor) -> Tensor:
+        """The state from which ``step`` starts, which has one row a sequence."""
+        have, want = self.now.shape[0], step.shape[0]
+        if have == want:
+            return self.now
+        if have > want:
+            self.ended.append(self.now[want:])
+            return self.now[:want]
+        begin = self.start[have:want]
+        return torch.cat([self.now, begin]) if have else begin
+
+    def end(self) -> Tensor:
+        """The state in which each sequence ended."""
+        return torch.cat([self.now, *reversed(self.ended)])
+
+
+def _steps(
+    batch_sizes: tuple[int, ...], reverse: bool, *tensors: Tensor
+) -> Iterator[tuple[Tensor, ...]]:
+    """The rows of each step, in the order of time."""
+    parts = zip(*(t.split_with_sizes(batch_sizes) for t in tensors), strict=True)
+    return reversed(list(parts)) if reverse else parts
+
+
+def _joined(steps: list[Tensor], reverse: bool) -> Tensor:
+    return torch.cat(steps[::-1] if reverse else steps)
+
+
+def _before(start: Tensor, states: Tensor, batch_sizes: tuple[int, ...], reverse: bool) -> Tensor:
+    """What each step started from, where ``states`` is what they left."""
+    relay, found = _Relay(start), []
+    for (state,) in _steps(batch_sizes, reverse, states):
+        found.append(relay.hand_over(state))
+        relay.now = state
+    return _joined(found, reverse)
+
+
+def _tanh_slope(a: Tensor) -> Tensor:
+    """1 − a², without the cancellation that rounds away a saturated unit's in few bits."""
+    return (1 - a) * (1 + a)
+
+
+def _sum(bias_ih: Tensor | None, bias_hh: Tensor | None) -> Tensor | None:
+    return None if bias_ih is None or bias_hh is None else bias_ih + bias_hh

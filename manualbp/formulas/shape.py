@@ -1,13 +1,37 @@
-"""The same numbers in another shape."""
+"""The same numbers in other places: what a rule does is take the gradient back where z was.
+
+Only what torch copies is here; its views (reshape, transpose, expand, split, …) are moves alone.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Size, Tensor
 
 from manualbp.formula import Formula
 
-__all__ = ["Flatten"]
+__all__ = [
+    "Cat",
+    "DiagEmbed",
+    "Flatten",
+    "Flip",
+    "Gather",
+    "Index",
+    "IndexAdd",
+    "IndexCopy",
+    "IndexFill",
+    "IndexSelect",
+    "MaskedSelect",
+    "Roll",
+    "Scatter",
+    "ScatterAdd",
+    "Stack",
+    "Tile",
+    "Tril",
+    "Triu",
+]
 
 
 class Flatten(Formula):
@@ -28,3 +52,332 @@ class Flatten(Formula):
     def grad_input(g: Tensor, shape: Size) -> Tensor:
         # The shape is an argument of its own so that the values need not be kept.
         return g.reshape(shape)
+
+
+# ------------------------------------------------------------------------------------ together
+
+
+class Cat(Formula):
+    """a = z₁, z₂, … one after the other along an axis
+
+    ∂C/∂z = the part of g where z lies
+    """
+
+    @staticmethod
+    def forward(dim: int, sizes: tuple[int, ...], *tensors: Tensor) -> Tensor:
+        return torch.cat(tensors, dim)
+
+    @staticmethod
+    def grad_tensors(g: Tensor, dim: int, sizes: tuple[int, ...]) -> Sequence[Tensor]:
+        return g.split(sizes, dim)  # type: ignore[no-untyped-call]
+
+
+class Stack(Formula):
+    """a = z₁, z₂, … side by side along a new axis
+
+    ∂C/∂z = the part of g where z lies
+    """
+
+    @staticmethod
+    def forward(dim: int, *tensors: Tensor) -> Tensor:
+        return torch.stack(tensors, dim)
+
+    @staticmethod
+    def grad_tensors(g: Tensor, dim: int) -> Sequence[Tensor]:
+        return g.unbind(dim)
+
+
+# ---------------------------------------------------------------------------------- moved about
+
+
+class Flip(Formula):
+    """a = z, back to front along some axes
+
+    ∂C/∂z = g, back to front
+    """
+
+    @staticmethod
+    def forward(input: Tensor, dims: tuple[int, ...]) -> Tensor:
+        return torch.flip(input, dims)
+
+    @staticmethod
+    def grad_input(g: Tensor, dims: tuple[int, ...]) -> Tensor:
+        return torch.flip(g, dims)
+
+
+class Roll(Formula):
+    """a = z, moved by s places along some axes, the last ones to the front
+
+    ∂C/∂z = g, moved by −s places
+    """
+
+    @staticmethod
+    def forward(input: Tensor, shifts: tuple[int, ...], dims: tuple[int, ...]) -> Tensor:
+        return torch.roll(input, shifts, dims)
+
+    @staticmethod
+    def grad_input(g: Tensor, shifts: tuple[int, ...], dims: tuple[int, ...]) -> Tensor:
+        return torch.roll(g, tuple([-s for s in shifts]), dims)
+
+
+class Tile(Formula):
+    """a = z, so many times along each axis
+
+    ∂C/∂z = Σ g over the copies
+    """
+
+    @staticmethod
+    def forward(input: Tensor, repeats: tuple[int, ...], shape: Size) -> Tensor:
+        return input.repeat(repeats)
+
+    @staticmethod
+    def grad_input(g: Tensor, repeats: tuple[int, ...], shape: Size) -> Tensor:
+        # In front of every axis of z the axis of its copies, which is summed over.
+        sizes = (*[1] * (len(repeats) - len(shape)), *shape)
+        apart = g.reshape([n for pair in zip(repeats, sizes, strict=True) for n in pair])
+        return apart.sum(list(range(0, 2 * len(sizes), 2))).reshape(shape) if sizes else g
+
+
+class Tril(Formula):
+    """a = z on the diagonal and below, else 0
+
+    ∂C/∂z = g there, else 0
+    """
+
+    @staticmethod
+    def forward(input: Tensor, diagonal: int) -> Tensor:
+        return torch.tril(input, diagonal)
+
+    @staticmethod
+    def grad_input(g: Tensor, diagonal: int) -> Tensor:
+        return torch.tril(g, diagonal)
+
+
+class Triu(Formula):
+    """a = z on the diagonal and above, else 0
+
+    ∂C/∂z = g there, else 0
+    """
+
+    @staticmethod
+    def forward(input: Tensor, diagonal: int) -> Tensor:
+        return torch.triu(input, diagonal)
+
+    @staticmethod
+    def grad_input(g: Tensor, diagonal: int) -> Tensor:
+        return torch.triu(g, diagonal)
+
+
+class DiagEmbed(Formula):
+    """a = matrices with z on a diagonal, else 0
+
+    ∂C/∂z = g on that diagonal
+    """
+
+    @staticmethod
+    def forward(input: Tensor, offset: int, dim1: int, dim2: int) -> Tensor:
+        return torch.diag_embed(input, offset, dim1, dim2)
+
+    @staticmethod
+    def grad_input(g: Tensor, offset: int, dim1: int, dim2: int) -> Tensor:
+        return g.diagonal(offset, dim1, dim2)
+
+
+# ---------------------------------------------------------------------------- chosen by an index
+
+
+class Index(Formula):
+    """a = z[i, j, k, l], with indices or masks in some places, and all of the axis in others
+
+    ∂C/∂z = g, added at i, j, k, l to zeros
+    """
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        shape: Size,
+        places: tuple[int, ...],
+        i: Tensor,
+        j: Tensor | None,
+        k: Tensor | None,
+        l: Tensor | None,  # noqa: E741
+    ) -> Tensor:
+        return torch.ops.aten.index(input, _in_places(places, i, j, k, l))
+
+    @staticmethod
+    def grad_input(
+        g: Tensor,
+        shape: Size,
+        places: tuple[int, ...],
+        i: Tensor,
+        j: Tensor | None,
+        k: Tensor | None,
+        l: Tensor | None,  # noqa: E741
+    ) -> Tensor:
+        at = _in_places(places, i, j, k, l)
+        return torch.ops.aten.index_put(_zeros(g, shape), at, g, accumulate=True)
+
+
+def _zeros(g: Tensor, shape: Size) -> Tensor:
+    """Zeros to add to or put into: one number, for what does so copies them in any case."""
+    return g.new_zeros(()).expand(shape)
+
+
+def _in_places(places: tuple[int, ...], *indices: Tensor | None) -> list[Tensor | None]:
+    """The indices in the order of the axes, None for all of an axis."""
+    at: list[Tensor | None] = [None] * (places[-1] + 1)
+    for place, index in zip(places, indices):  # noqa: B905 (those that are not there are last)
+        at[place] = index
+    return at
+
+
+class IndexSelect(Formula):
+    """a = z[i] along an axis
+
+    ∂C/∂z = g, added at i to zeros
+    """
+
+    @staticmethod
+    def forward(input: Tensor, dim: int, index: Tensor, shape: Size) -> Tensor:
+        return torch.index_select(input, dim, index)
+
+    @staticmethod
+    def grad_input(g: Tensor, dim: int, index: Tensor, shape: Size) -> Tensor:
+        return _zeros(g, shape).index_add(dim, index, g)
+
+
+class Gather(Formula):
+    """a = z[i], an i for each entry of a, along an axis
+
+    ∂C/∂z = g, added at i to zeros
+    """
+
+    @staticmethod
+    def forward(input: Tensor, dim: int, index: Tensor, shape: Size) -> Tensor:
+        return torch.gather(input, dim, index)
+
+    @staticmethod
+    def grad_input(g: Tensor, dim: int, index: Tensor, shape: Size) -> Tensor:
+        return _zeros(g, shape).scatter_add(dim, index, g)
+
+
+class MaskedSelect(Formula):
+    """a = z where the mask is set, in one row
+
+    ∂C/∂z = g where the mask is set, else 0
+    """
+
+    broadcasts = True
+
+    @staticmethod
+    def forward(input: Tensor, mask: Tensor, shape: Size) -> Tensor:
+        return torch.masked_select(input, mask)
+
+    @staticmethod
+    def grad_input(g: Tensor, mask: Tensor, shape: Size) -> Tensor:
+        stretched = torch.broadcast_shapes(shape, mask.shape)  # type: ignore[no-untyped-call]
+        return _zeros(g, stretched).masked_scatter(mask, g)
+
+
+# -------------------------------------------------------------------------------- put at an index
+
+
+class Scatter(Formula):
+    """a = x, but y at i, an i for each entry of y, along an axis
+
+    ∂C/∂x = g, but 0 at i
+    ∂C/∂y = g[i]
+    """
+
+    @staticmethod
+    def forward(input: Tensor, dim: int, index: Tensor, src: Tensor | float) -> Tensor:
+        return torch.scatter(input, dim, index, src)
+
+    @staticmethod
+    def grad_input(g: Tensor, dim: int, index: Tensor) -> Tensor:
+        return g.scatter(dim, index, 0)
+
+    @staticmethod
+    def grad_src(g: Tensor, dim: int, index: Tensor) -> Tensor:
+        return g.gather(dim, index)
+
+
+class ScatterAdd(Formula):
+    """a = x, and y added at i, an i for each entry of y, along an axis
+
+    ∂C/∂x = g
+    ∂C/∂y = g[i]
+    """
+
+    @staticmethod
+    def forward(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+        return torch.scatter_add(input, dim, index, src)
+
+    @staticmethod
+    def grad_input(g: Tensor) -> Tensor:
+        return g
+
+    @staticmethod
+    def grad_src(g: Tensor, dim: int, index: Tensor) -> Tensor:
+        return g.gather(dim, index)
+
+
+class IndexAdd(Formula):
+    """a = x, and αy added at i, along an axis
+
+    ∂C/∂x = g
+    ∂C/∂y = αg[i]
+    """
+
+    @staticmethod
+    def forward(input: Tensor, dim: int, index: Tensor, source: Tensor, alpha: float) -> Tensor:
+        return torch.index_add(input, dim, index, source, alpha=alpha)
+
+    @staticmethod
+    def grad_input(g: Tensor) -> Tensor:
+        return g
+
+    @staticmethod
+    def grad_source(g: Tensor, dim: int, index: Tensor, alpha: float) -> Tensor:
+        return g.index_select(dim, index) * alpha
+
+
+class IndexCopy(Formula):
+    """a = x, but y at i, along an axis
+
+    ∂C/∂x = g, but 0 at i
+    ∂C/∂y = g[i]
+    """
+
+    @staticmethod
+    def forward(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+        return torch.index_copy(input, dim, index, source)
+
+    @staticmethod
+    def grad_input(g: Tensor, dim: int, index: Tensor) -> Tensor:
+        return g.index_fill(dim, index, 0)
+
+    @staticmethod
+    def grad_source(g: Tensor, dim: int, index: Tensor) -> Tensor:
+        return g.index_select(dim, index)
+
+
+class IndexFill(Formula):
+    """a = x, but the number y at i, along an axis
+
+    ∂C/∂x = g, but 0 at i
+    ∂C/∂y = Σ g[i]
+    """
+
+    @staticmethod
+    def forward(input: Tensor, dim: int, index: Tensor, value: Tensor | float) -> Tensor:
+        return torch.index_fill(input, dim, index, value)
+
+    @staticmethod
+    def grad_input(g: Tensor, dim: int, index: Tensor) -> Tensor:
+        return g.index_fill(dim, index, 0)
+
+    @staticmethod
+    def grad_value(g: Tensor, dim: int, index: Tensor) -> Tensor:
+        # What was overwritten, once, however often an index says so.
+        return (g - g.index_fill(dim, index, 0)).sum()

@@ -1,5 +1,118 @@
-"""Embeddings."""
+"""Embeddings: rows of a table, looked up by number, and sums, means and maxima of them."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+import torch
+from torch import Tensor
+
+from manualbp.formula import Formula
+
+__all__ = ["Embedding", "EmbeddingBag"]
+
+
+class Embedding(Formula):
+    """aₙ = W_iₙ,  i the indices
+
+    ∂C/∂W_k = Σ_{n: iₙ = k} gₙ,  over their number where each index is to count once
+    """
+
+    @staticmethod
+    def forward(
+        input: Tensor, weight: Tensor, rows: int, padding_idx: int | None, by_frequency: bool
+    ) -> Tensor:
+        return torch.embedding(weight, input)
+
+    @staticmethod
+    def grad_weight(
+        g: Tensor, input: Tensor, rows: int, padding_idx: int | None, by_frequency: bool
+    ) -> Tensor:
+        # The number of rows is an argument of its own so that the weight need not be kept.
+        indices = input.reshape(-1)
+        total = _collect(g.reshape(indices.shape[0], g.shape[-1]), indices, rows, padding_idx)
+        return total / _times(indices, rows, g) if by_frequency else total
+
+
+class EmbeddingBag(Formula):
+    """a_b = Σ_{n ∈ b} sₙ W_iₙ,  or the mean, or the maximum, over the bag b of indices i
+
+    ∂C/∂W_k = Σ_{n: iₙ = k} sₙ g_b,  where b is the bag of n
+    ∂C/∂sₙ = ⟨g_b, W_iₙ⟩
+    """
+
+    outputs = ("output", "largest")
+
+    @staticmethod
+    def forward(
+        input: Tensor,
+        weight: Tensor,
+        per_sample_weights: Tensor | None,
+        offsets: Tensor,
+        rows: int,
+        mode: int,
+        padding_idx: int | None,
+        by_frequency: bool,
+    ) -> tuple[Tensor, Tensor]:
+        # `largest` is where the maxima are: an index for each of the numbers in the output.
+        options = (False, mode, False, per_sample_weights, False, padding_idx)
+        output, _, _, largest = torch.embedding_bag(weight, input, offsets, *options)
+        return output, largest
+
+    @staticmethod
+    def bag(input: Tensor, offsets: Tensor) -> Tensor:
+        """The bag of each index: how many bags have begun, not counting the first."""
+        begun = torch.zeros(input.shape[0] + 1, dtype=torch.long, device=input.device)
+        begun = begun.index_add(0, offsets.long(), torch.ones_like(offsets, dtype=torch.long))
+        return begun[:-1].cumsum(0) - 1
+
+    @staticmethod
+    def grad_weight(
+        g_output: Tensor,
+        input: Tensor,
+        per_sample_weights: Tensor | None,
+        offsets: Tensor,
+        bag: Tensor,
+        largest: Tensor,
+        rows: int,
+        mode: int,
+        padding_idx: int | None,
+        by_frequency: bool,
+    ) -> Tensor:
+        each = g_output
+        if mode != _SUM:
+            counted = torch.ones_like(bag) if padding_idx is None else (input != padding_idx).long()
+            size = torch.zeros_like(offsets, dtype=torch.long).index_add(0, bag, counted)[:, None]
+            if mode == _MAX:
+                total = g_output.new_zeros(()).expand(rows, g_output.shape[1])
+                return total.scatter_add(0, largest.long(), g_output * (size > 0))
+            each = g_output / size.clamp(min=1)
+        each = each[bag]
+        if per_sample_weights is not None:
+            each = each * per_sample_weights[:, None]
+        total = _collect(each, input, rows, padding_idx)
+        return total / _times(input, rows, g_output) if by_frequency else total
+
+    @staticmethod
+    def grad_per_sample_weights(
+        g_output: Tensor, input: Tensor, weight: Tensor, bag: Tensor, padding_idx: int | None
+    ) -> Tensor:
+        each = (g_output[bag] * weight[input]).sum(1)
+        return each if padding_idx is None else each * (input != padding_idx)
+
+
+#: torch's numbers of the modes
+_SUM, _MEAN, _MAX = range(3)
+
+
+def _collect(g: Tensor, indices: Tensor, rows: int, padding_idx: int | None) -> Tensor:
+    """In row k the sum of those gₙ whose index is k; nothing in the row of the padding."""
+    # From an expanded zero: what is then added to is the sum's own memory, and no copy of another.
+    total = g.new_zeros(()).expand(rows, g.shape[1]).index_add(0, indices, g)
+    if padding_idx is not None:
+        total[padding_idx].zero_()
+    return total
+
+
+def _times(indices: Tensor, rows: int, g: Tensor) -> Tensor:
+    """How often each index occurs, as a column; 1 where it does not."""
+    ones = torch.ones_like(indices, dtype=g.dtype)
+    return g.new_zeros(rows).index_add(0, indices, ones).clamp(min=1)[:, None]

@@ -2,18 +2,31 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor
 from torch.nn import _reduction
 
-from manualbp.formula import Formula
+from manualbp.formula import Formula, eager
 from manualbp.tape import overwrite
 
 
-def inplace_(formula: type[Formula], input: Tensor, *options: float) -> Tensor:
+def inplace_(formula: type[Formula], input: Tensor, *options: float | None) -> Tensor:
     """torch's ``inplace``: the value takes the place of ``input``, which is returned."""
+    if formula.in_place is not None and eager() and not (input.is_leaf and input.requires_grad):
+        output = formula.in_place(input, *options)
+        return output[0] if isinstance(output, tuple) else output
     # A formula is a function of its inputs, so it gets a copy that nobody overwrites.
     output = formula.apply(input.clone(), *options)
     return overwrite(input, output[0] if isinstance(output, tuple) else output)
+
+
+def apart(other: Any, input: Any) -> Any:
+    """``other``, as another tensor where it is ``input``: Dynamo refuses one tensor twice."""
+    if other is input and torch.compiler.is_compiling():
+        return other.view_as(other)
+    return other
 
 
 def legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:

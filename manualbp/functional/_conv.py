@@ -2,4 +2,206 @@
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from collections.abc import Sequence
+
+from torch import Tensor
+
+from manualbp import formulas
+from manualbp.functional._padding import pad
+
+__all__ = [
+    "conv1d",
+    "conv2d",
+    "conv3d",
+    "conv_tbc",
+    "conv_transpose1d",
+    "conv_transpose2d",
+    "conv_transpose3d",
+    "fold",
+    "unfold",
+]
+
+Count = int | Sequence[int]
+"""One number for each axis, or one for all of them."""
+
+
+def conv1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Count = 1,
+    padding: Count | str = 0,
+    dilation: Count = 1,
+    groups: int = 1,
+) -> Tensor:
+    """z_p = Σₖ Wₖ a_{sp + dk} + b, for a of shape (N, channels, length) or without N."""
+    return _conv(1, input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Count = 1,
+    padding: Count | str = 0,
+    dilation: Count = 1,
+    groups: int = 1,
+) -> Tensor:
+    """z_p = Σₖ Wₖ a_{sp + dk} + b, for a of shape (N, channels, height, width) or without N."""
+    return _conv(2, input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Count = 1,
+    padding: Count | str = 0,
+    dilation: Count = 1,
+    groups: int = 1,
+) -> Tensor:
+    """z_p = Σₖ Wₖ a_{sp + dk} + b, for a of shape (N, channels, depth, height, width)."""
+    return _conv(3, input, weight, bias, stride, padding, dilation, groups)
+
+
+def conv_transpose1d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Count = 1,
+    padding: Count = 0,
+    output_padding: Count = 0,
+    groups: int = 1,
+    dilation: Count = 1,
+) -> Tensor:
+    """z_q = Σₖ Wₖᵀ a_p + b over p with sp + dk = q, for a of shape (N, channels, length)."""
+    return _conv_transpose(
+        1, input, weight, bias, stride, padding, output_padding, groups, dilation
+    )
+
+
+def conv_transpose2d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Count = 1,
+    padding: Count = 0,
+    output_padding: Count = 0,
+    groups: int = 1,
+    dilation: Count = 1,
+) -> Tensor:
+    """z_q = Σₖ Wₖᵀ a_p + b over p with sp + dk = q, for a of shape (N, channels, height, width)."""
+    return _conv_transpose(
+        2, input, weight, bias, stride, padding, output_padding, groups, dilation
+    )
+
+
+def conv_transpose3d(
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    stride: Count = 1,
+    padding: Count = 0,
+    output_padding: Count = 0,
+    groups: int = 1,
+    dilation: Count = 1,
+) -> Tensor:
+    """z_q = Σₖ Wₖᵀ a_p + b over p with sp + dk = q, for a of shape (N, channels, *three axes)."""
+    return _conv_transpose(
+        3, input, weight, bias, stride, padding, output_padding, groups, dilation
+    )
+
+
+def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
+    """z_t = Σₖ a_{t + k} Wₖ + b, for a of shape (time, N, channels), W (k, channels, outputs)."""
+    z = conv1d(input.permute(1, 2, 0), weight.permute(2, 1, 0), bias, padding=pad)
+    return z.permute(2, 0, 1)
+
+
+def unfold(
+    input: Tensor, kernel_size: Count, dilation: Count = 1, padding: Count = 0, stride: Count = 1
+) -> Tensor:
+    """z_kp = a_{sp + dk}: (N, channels, height, width) → (N, channels · k's, p's)."""
+    options = (_each(2, o) for o in (kernel_size, dilation, padding, stride))
+    return formulas.Unfold.apply(input, *options, input.shape[-2:])
+
+
+def fold(
+    input: Tensor,
+    output_size: Count,
+    kernel_size: Count,
+    dilation: Count = 1,
+    padding: Count = 0,
+    stride: Count = 1,
+) -> Tensor:
+    """z_q = Σₖ a_kp over p with sp + dk = q: (N, channels · k's, p's) → (N, channels, *q's)."""
+    options = (output_size, kernel_size, dilation, padding, stride)
+    return formulas.Fold.apply(input, *(_each(2, o) for o in options))
+
+
+def _each(axes: int, value: Count) -> tuple[int, ...]:
+    """One number for each axis."""
+    if isinstance(value, int):
+        return (value,) * axes
+    value = tuple(value)
+    return value * axes if len(value) == 1 else value
+
+
+def _conv(
+    axes: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Count,
+    padding: Count | str,
+    dilation: Count,
+    groups: int,
+) -> Tensor:
+    if input.dim() == axes + 1:
+        alone = input.unsqueeze(0)
+        return _conv(axes, alone, weight, bias, stride, padding, dilation, groups).squeeze(0)
+    stride, dilation = _each(axes, stride), _each(axes, dilation)
+    if isinstance(padding, str):
+        input, padding = _named(padding, input, weight, stride, dilation)
+    padding = _each(axes, padding)
+    return formulas.Conv.apply(
+        input, weight, bias, stride, padding, dilation, groups, input.shape[2:]
+    )
+
+
+def _named(
+    padding: str, input: Tensor, weight: Tensor, stride: Sequence[int], dilation: Sequence[int]
+) -> tuple[Tensor, Count]:
+    """``"valid"`` and ``"same"`` as an input and the zeros still to be put on both its sides."""
+    if padding == "valid":
+        return input, 0
+    if padding != "same":
+        raise ValueError(f"padding: expected 'same', 'valid' or numbers; got {padding!r}")
+    if any(s != 1 for s in stride):
+        raise ValueError("padding='same' is not supported for strided convolutions")
+    both = [d * (k - 1) for k, d in zip(weight.shape[2:], dilation, strict=True)]
+    if any(n % 2 for n in both):  # the odd one goes behind
+        input = pad(input, [z for n in reversed(both) for z in (0, n % 2)])
+    return input, [n // 2 for n in both]
+
+
+def _conv_transpose(
+    axes: int,
+    input: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    stride: Count,
+    padding: Count,
+    output_padding: Count,
+    groups: int,
+    dilation: Count,
+) -> Tensor:
+    if input.dim() == axes + 1:
+        alone = input.unsqueeze(0)
+        return _conv_transpose(
+            axes, alone, weight, bias, stride, padding, output_padding, groups, dilation
+        ).squeeze(0)
+    options = (_each(axes, o) for o in (stride, padding, output_padding))
+    return formulas.ConvTranspose.apply(
+        input, weight, bias, *options, groups, _each(axes, dilation), input.shape[2:]
+    )

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from manualbp import formulas
 
-__all__ = ["linear"]
+__all__ = ["bilinear", "linear"]
 
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -18,3 +18,13 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
         row = linear(input, weight.unsqueeze(0), None if bias is None else bias.reshape(1))
         return row.squeeze(-1)
     return formulas.Linear.apply(input, weight, bias)
+
+
+def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """zₒ = aᵀ Wₒ a′ + bₒ: (\\*, in1), (\\*, in2), weight (out, in1, in2) → (\\*, out)."""
+    if input1.shape[:-1] != input2.shape[:-1]:
+        raise RuntimeError(
+            f"bilinear: the inputs have to agree in all axes but the last, but their shapes are "
+            f"{list(input1.shape)} and {list(input2.shape)}"
+        )
+    return formulas.Bilinear.apply(input1, input2, weight, bias)

@@ -2,20 +2,43 @@
 
 from __future__ import annotations
 
+import math
 import warnings
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from manualbp import formulas
+from manualbp.functional._arithmetic import sub
 from manualbp.functional._common import check_reduction, legacy_reduction
+from manualbp.functional._distance import pairwise_distance
+from manualbp.functional._linear import linear
 
 __all__ = [
+    "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
+    "cosine_embedding_loss",
     "cross_entropy",
+    "ctc_loss",
+    "gaussian_nll_loss",
+    "hinge_embedding_loss",
+    "huber_loss",
+    "kl_div",
+    "l1_loss",
+    "margin_ranking_loss",
     "mse_loss",
+    "multi_margin_loss",
+    "multilabel_margin_loss",
+    "multilabel_soft_margin_loss",
     "nll_loss",
+    "poisson_nll_loss",
+    "smooth_l1_loss",
+    "soft_margin_loss",
     "squared_error",
+    "triplet_margin_loss",
+    "triplet_margin_with_distance_loss",
 ]
 
 
@@ -56,18 +79,129 @@ def mse_loss(
 ) -> Tensor:
     """C = mean of w (a − y)² over all entries: torch's, whose mean is over outputs too."""
     reduction = legacy_reduction(size_average, reduce, reduction)
-    if target.shape != input.shape and not torch.compiler.is_compiling():
+    _check_sizes(input, target, weight)
+    return formulas.MSE.apply(input, target, weight, reduction)
+
+
+def l1_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    weight: Tensor | None = None,
+) -> Tensor:
+    """C = mean of w |a − y| over all entries."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    _check_sizes(input, target, weight)
+    return formulas.L1.apply(sub(input, target), weight, reduction)
+
+
+def smooth_l1_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    beta: float = 1.0,
+) -> Tensor:
+    """C = mean over all entries of e² / 2β where e = |a − y| < β, else e − β/2."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    if beta < 0:
+        raise ValueError(f"beta: expected 0 or more; got {beta}")
+    _check_sizes(input, target)
+    if beta == 0:
+        return formulas.L1.apply(sub(input, target), None, reduction)
+    return formulas.SmoothL1.apply(input, target, reduction, beta)
+
+
+def huber_loss(
+    input: Tensor,
+    target: Tensor,
+    reduction: str = "mean",
+    delta: float = 1.0,
+    weight: Tensor | None = None,
+) -> Tensor:
+    """C = mean over all entries of w e² / 2 where e = |a − y| < δ, else w δ (e − δ/2)."""
+    check_reduction(reduction)
+    if delta <= 0:
+        raise ValueError(f"delta: expected more than 0; got {delta}")
+    _check_sizes(input, target, weight)
+    return formulas.Huber.apply(input, target, weight, reduction, delta)
+
+
+def gaussian_nll_loss(
+    input: Tensor,
+    target: Tensor,
+    var: Tensor | float,
+    full: bool = False,
+    eps: float = 1e-6,
+    reduction: str = "mean",
+) -> Tensor:
+    """C = ½ (log v + (a − y)² / v), v = max(``var``, ``eps``): one variance an entry, or a row."""
+    check_reduction(reduction)
+    if isinstance(var, float):
+        var = input.new_full((), _not_negative(var))
+    else:
+        if not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active():
+            _not_negative(var.detach().amin().item() if var.numel() else 0)
+        if var.shape == input.shape[:-1]:
+            var = var.unsqueeze(-1)
+        elif var.dim() != input.dim() or any(
+            v not in (1, n) for v, n in zip(var.shape, input.shape, strict=True)
+        ):
+            raise ValueError(
+                f"var: expected the input's shape {tuple(input.shape)}, the same with 1 for the "
+                f"last, or without the last; got {tuple(var.shape)}"
+            )
+    return formulas.GaussianNLL.apply(sub(input, target), var, full, eps, reduction)
+
+
+def _not_negative(var: float) -> float:
+    if var < 0:
+        raise ValueError(f"var: expected variances, none negative; got {var}")
+    return var
+
+
+def poisson_nll_loss(
+    input: Tensor,
+    target: Tensor,
+    log_input: bool = True,
+    full: bool = False,
+    size_average: bool | None = None,
+    eps: float = 1e-8,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """C = λ − y log λ, λ = eᵃ or, without ``log_input``, a; ``full`` adds nearly log y!."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    formula = formulas.PoissonNLLFull if full else formulas.PoissonNLL
+    return formula.apply(*_alike(input, target), log_input, eps, reduction)
+
+
+def kl_div(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+    log_target: bool = False,
+) -> Tensor:
+    """C = y (log y − a), a = log p; the ``"batchmean"`` of it is the divergence of p from y."""
+    if size_average is not None or reduce is not None:
+        reduction = legacy_reduction(size_average, reduce, reduction)
+    elif reduction == "mean" and not torch.compiler.is_compiling():
         warnings.warn(
-            f"Using a target size ({target.size()}) that is different to the input size "
-            f"({input.size()}). This will likely lead to incorrect results due to broadcasting. "
-            f"Please ensure they have the same size.",
+            "reduction: 'mean' divides the total loss by both the batch size and the support size."
+            "'batchmean' divides only by the batch size, and aligns with the KL div math "
+            "definition.'mean' will be changed to behave the same as 'batchmean' in the next "
+            "major release.",
             stacklevel=2,
         )
-    if weight is not None and weight.shape != input.shape:
-        raise ValueError(
-            f"weight: expected the input's shape {tuple(input.shape)}; got {tuple(weight.shape)}"
-        )
-    return formulas.MSE.apply(input, target, weight, reduction)
+    elif reduction != "batchmean":
+        check_reduction(reduction)
+    formula = formulas.LogKLDiv if log_target else formulas.KLDiv
+    return formula.apply(*_alike(input, target), reduction)
 
 
 def cross_entropy(
@@ -113,3 +247,330 @@ def binary_cross_entropy_with_logits(
     """C = −y log σ(z) − (1 − y) log(1 − σ(z)), in a form that does not overflow."""
     reduction = legacy_reduction(size_average, reduce, reduction)
     return formulas.BCEWithLogits.apply(input, target, weight, reduction, pos_weight)
+
+
+def binary_cross_entropy(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """C = −w (y log a + (1 − y) log(1 − a)), a probabilities, no logarithm below −100."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    if target.shape != input.shape:
+        raise ValueError(
+            f"target: expected the input's shape {tuple(input.shape)}; got {tuple(target.shape)}"
+        )
+    if weight is not None:
+        weight = weight.expand(torch.broadcast_shapes(target.shape, weight.shape))  # type: ignore[no-untyped-call]
+    return formulas.BCE.apply(input, target, weight, reduction)
+
+
+def multilabel_soft_margin_loss(
+    input: Tensor,
+    target: Tensor,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """C = −w (y log σ(z) + (1 − y) log σ(−z)), the mean over the last axis, the labels."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    return formulas.MultiLabelSoftMargin.apply(*_alike(input, target), weight, reduction)
+
+
+def soft_margin_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """C = log(1 + e^(−y a)), y = ±1, of any shape."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    return formulas.SoftMargin.apply(*_alike(input, target), reduction)
+
+
+def hinge_embedding_loss(
+    input: Tensor,
+    target: Tensor,
+    margin: float = 1.0,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """C = a where y = 1, max(0, margin − a) where y = −1, a a distance, of any shape."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    return formulas.HingeEmbedding.apply(*_alike(input, target), margin, reduction)[0]
+
+
+def margin_ranking_loss(
+    input1: Tensor,
+    input2: Tensor,
+    target: Tensor,
+    margin: float = 0,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """C = max(0, margin − y (a₁ − a₂)), y = 1 where a₁ should be larger, else −1."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    if not input1.dim() == input2.dim() == target.dim():
+        raise RuntimeError(
+            f"margin_ranking_loss: expected inputs and target with as many axes; got "
+            f"{tuple(input1.shape)}, {tuple(input2.shape)} and {tuple(target.shape)}"
+        )
+    return formulas.MarginRanking.apply(sub(input1, input2), target, margin, reduction)
+
+
+def cosine_embedding_loss(
+    input1: Tensor,
+    input2: Tensor,
+    target: Tensor,
+    margin: float = 0,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """C = 1 − cos where y = 1, max(0, cos − margin) where y = −1; inputs (n, d) or (d,)."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    return formulas.CosineEmbedding.apply(input1, input2, target, margin, reduction)
+
+
+def triplet_margin_loss(
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    margin: float = 1.0,
+    p: float = 2,
+    eps: float = 1e-6,
+    swap: bool = False,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """C = max(0, margin + d(a, p) − d(a, n)), d the distance along the last axis.
+
+    With ``swap`` d(p, n) takes the place of d(a, n) where it is smaller.
+    """
+
+    def distance(x1: Tensor, x2: Tensor) -> Tensor:
+        return pairwise_distance(x1, x2, p, eps)
+
+    return triplet_margin_with_distance_loss(
+        anchor,
+        positive,
+        negative,
+        distance_function=distance,
+        margin=margin,
+        swap=swap,
+        reduction=legacy_reduction(size_average, reduce, reduction),
+    )
+
+
+def triplet_margin_with_distance_loss(
+    anchor: Tensor,
+    positive: Tensor,
+    negative: Tensor,
+    *,
+    distance_function: Callable[[Tensor, Tensor], Tensor] | None = None,
+    margin: float = 1.0,
+    swap: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    """C = max(0, margin + d(a, p) − d(a, n)) for any distance d.
+
+    With ``swap`` d(p, n) takes the place of d(a, n) where it is smaller.
+    """
+    check_reduction(reduction)
+    if margin <= 0:
+        raise ValueError(f"margin: expected more than 0; got {margin}")
+    if not anchor.dim() == positive.dim() == negative.dim():
+        raise RuntimeError(
+            f"anchor, positive, negative: expected as many axes; got {tuple(anchor.shape)}, "
+            f"{tuple(positive.shape)} and {tuple(negative.shape)}"
+        )
+    distance = pairwise_distance if distance_function is None else distance_function
+    near, far = distance(anchor, positive), distance(anchor, negative)
+    other = distance(positive, negative) if swap else None
+    return formulas.TripletMargin.apply(near, far, other, margin, reduction)
+
+
+def multi_margin_loss(
+    input: Tensor,
+    target: Tensor,
+    p: int = 1,
+    margin: float = 1.0,
+    weight: Tensor | None = None,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """C = w_y Σ max(0, margin − a_y + aⱼ)ᵖ / K over j ≠ y: input (n, K) or (K,), target classes."""
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    if p not in (1, 2):
+        raise ValueError(f"p: expected 1 or 2; got {p}")
+    if weight is not None and weight.dim() != 1:
+        raise ValueError(f"weight: expected one number a class; got {tuple(weight.shape)}")
+    _check_one_each(input, target, input.shape[:-1])
+    return formulas.MultiMargin.apply(input, target, p, margin, weight, reduction)
+
+
+def multilabel_margin_loss(
+    input: Tensor,
+    target: Tensor,
+    size_average: bool | None = None,
+    reduce: bool | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """C = Σ max(0, 1 − aᵢ + aⱼ) / K over classes i in the target and j not.
+
+    Args:
+        input: (n, K) or (K,).
+        target: of the same shape, the classes of each example, then −1 to the end.
+        size_average: deprecated, as ``reduce``: see ``reduction``.
+        reduce: deprecated.
+        reduction: ``"mean"`` over examples, ``"sum"`` or ``"none"``.
+    """
+    reduction = legacy_reduction(size_average, reduce, reduction)
+    _check_one_each(input, target, input.shape)
+    return formulas.MultiLabelMargin.apply(input, target, reduction)
+
+
+def ctc_loss(
+    log_probs: Tensor,
+    targets: Tensor,
+    input_lengths: Tensor | Sequence[int],
+    target_lengths: Tensor | Sequence[int],
+    blank: int = 0,
+    reduction: str = "mean",
+    zero_infinity: bool = False,
+) -> Tensor:
+    """C = −log of the probability that a path reads as the target.
+
+    A path is read by dropping what is repeated, then the blanks. A mean is over the targets, each
+    cost divided by the length of its own. The gradient is torch's: that of logarithms of
+    probabilities, which ``log_softmax`` returns.
+
+    Args:
+        log_probs: (T, n, K), or (T, K) for a single example.
+        targets: (n, S), padded, (S,) for a single example, or all of them one after another,
+            (Σ ``target_lengths``,).
+        input_lengths: (n,) or (): how many of the T times there are.
+        target_lengths: (n,) or (): how many of the S labels there are.
+        blank: the class that stands for no label.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+        zero_infinity: cost and gradient of a target too long for its input are 0, not ∞ and nan.
+    """
+    check_reduction(reduction)
+    single = log_probs.dim() == 2
+    if single:
+        log_probs = log_probs.unsqueeze(1)
+    device = log_probs.device
+    inputs = torch.as_tensor(input_lengths, dtype=torch.long, device=device).reshape(-1)
+    lengths = torch.as_tensor(target_lengths, dtype=torch.long, device=device).reshape(-1)
+    targets = targets.to(device, torch.long)
+    if not inputs.shape == lengths.shape == log_probs.shape[1:2]:
+        raise RuntimeError(
+            f"input_lengths, target_lengths: expected one each for the {log_probs.shape[1]} "
+            f"examples of log_probs; got {tuple(inputs.shape)} and {tuple(lengths.shape)}"
+        )
+    if targets.dim() == 1:
+        targets = targets.unsqueeze(0) if single else _padded(targets, lengths, target_lengths)
+    options = (blank, reduction, zero_infinity)
+    cost = formulas.CTC.apply(log_probs, targets, inputs, lengths, *options)
+    return cost.squeeze(0) if single and reduction == "none" else cost
+
+
+def _padded(targets: Tensor, lengths: Tensor, stated: Tensor | Sequence[int]) -> Tensor:
+    """Targets one after another, as rows."""
+    longest = int(max(stated)) if len(stated) else 0
+    start = (lengths.cumsum(0) - lengths).unsqueeze(-1)
+    place = start + torch.arange(longest, device=targets.device)
+    if not targets.numel():
+        return targets.new_zeros(place.shape)
+    return targets[place.clamp(max=targets.shape[0] - 1)]
+
+
+if hasattr(torch.nn.functional, "linear_cross_entropy"):
+    if TYPE_CHECKING:
+        from torch.nn import LinearCrossEntropyOptions
+
+    __all__ += ["linear_cross_entropy"]
+
+    def linear_cross_entropy(
+        input: Tensor,
+        linear_weight: Tensor,
+        target: Tensor,
+        *,
+        linear_bias: Tensor | None = None,
+        weight: Tensor | None = None,
+        reduction: str = "mean",
+        ignore_index: int | None = None,
+        label_smoothing: float = 0.0,
+        options: LinearCrossEntropyOptions | None = None,
+    ) -> Tensor:
+        """The cross-entropy of z = Wx + b: input (n, d) or (d,), ``linear_weight`` (K, \\*, d).
+
+        ``options`` are about torch's way to compute it in parts: this computes it whole.
+        """
+        if input.dim() not in (1, 2) or linear_weight.dim() < 2:
+            raise RuntimeError(
+                f"expected an input of 1 or 2 axes and a linear_weight of at least 2; got "
+                f"{tuple(input.shape)} and {tuple(linear_weight.shape)}"
+            )
+        outputs = linear_weight.shape[:-1]
+        if linear_bias is not None and linear_bias.shape != outputs:
+            raise RuntimeError(
+                f"linear_bias: expected {tuple(outputs)}; got {tuple(linear_bias.shape)}"
+            )
+        if len(outputs) > 1 and input.dim() == 1:
+            raise RuntimeError(
+                f"a linear_weight of {tuple(linear_weight.shape)} requires a batch of inputs; got "
+                f"{tuple(input.shape)}"
+            )
+        logits = (*input.shape[:-1], *outputs)
+        if ignore_index is not None and target.shape == logits:
+            raise RuntimeError("ignore_index: no class to ignore where targets are probabilities")
+        if len(outputs) > 1:
+            linear_weight = linear_weight.reshape(math.prod(outputs), -1)
+            linear_bias = None if linear_bias is None else linear_bias.reshape(-1)
+        return cross_entropy(
+            linear(input, linear_weight, linear_bias).reshape(logits),
+            target,
+            weight,
+            ignore_index=-100 if ignore_index is None else ignore_index,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+        )
+
+
+def _check_sizes(input: Tensor, target: Tensor, weight: Tensor | None = None) -> None:
+    """As torch has it: another size of the target is a warning, of the weight an error."""
+    if target.shape != input.shape and not torch.compiler.is_compiling():
+        warnings.warn(
+            f"Using a target size ({target.size()}) that is different to the input size "
+            f"({input.size()}). This will likely lead to incorrect results due to broadcasting. "
+            f"Please ensure they have the same size.",
+            stacklevel=3,
+        )
+    if weight is not None and weight.shape != input.shape:
+        raise ValueError(
+            f"weight: expected the input's shape {tuple(input.shape)}; got {tuple(weight.shape)}"
+        )
+
+
+def _check_one_each(input: Tensor, target: Tensor, expected: tuple[int, ...]) -> None:
+    if input.dim() not in (1, 2) or target.shape != expected:
+        raise RuntimeError(
+            f"expected an input (n, K) or (K,) and for {tuple(input.shape)} a target of "
+            f"{tuple(expected)}; got {tuple(target.shape)}"
+        )
+
+
+def _alike(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    if input.shape == target.shape:
+        return input, target
+    return torch.broadcast_tensors(input, target)  # type: ignore[no-untyped-call]

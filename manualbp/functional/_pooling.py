@@ -1,5 +1,420 @@
-"""Pooling."""
+"""Pooling: of inputs (*, C, …), whose one, two or three last axes the windows slide over."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from manualbp import formulas
+from manualbp.formulas.pooling import Asked, Each, each_axis
+
+__all__ = [
+    "adaptive_avg_pool1d",
+    "adaptive_avg_pool2d",
+    "adaptive_avg_pool3d",
+    "adaptive_max_pool1d",
+    "adaptive_max_pool1d_with_indices",
+    "adaptive_max_pool2d",
+    "adaptive_max_pool2d_with_indices",
+    "adaptive_max_pool3d",
+    "adaptive_max_pool3d_with_indices",
+    "avg_pool1d",
+    "avg_pool2d",
+    "avg_pool3d",
+    "fractional_max_pool2d",
+    "fractional_max_pool2d_with_indices",
+    "fractional_max_pool3d",
+    "fractional_max_pool3d_with_indices",
+    "lp_pool1d",
+    "lp_pool2d",
+    "lp_pool3d",
+    "max_pool1d",
+    "max_pool1d_with_indices",
+    "max_pool2d",
+    "max_pool2d_with_indices",
+    "max_pool3d",
+    "max_pool3d_with_indices",
+    "max_unpool1d",
+    "max_unpool2d",
+    "max_unpool3d",
+]
+
+
+def max_pool1d_with_indices(
+    input: Tensor,
+    kernel_size: Each,
+    stride: Each | None = None,
+    padding: Each = 0,
+    dilation: Each = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The greatest in each window, and its index in its plane."""
+    window = (kernel_size, stride, padding, dilation, ceil_mode)
+    return formulas.MaxPool.apply(input, *window, input.shape[-1:])
+
+
+def max_pool1d(
+    input: Tensor,
+    kernel_size: Each,
+    stride: Each | None = None,
+    padding: Each = 0,
+    dilation: Each = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The greatest in each window; with ``return_indices`` its index in its plane too."""
+    window = (kernel_size, stride, padding, dilation, ceil_mode)
+    both = max_pool1d_with_indices(input, *window)
+    return both if return_indices else both[0]
+
+
+def max_pool2d_with_indices(
+    input: Tensor,
+    kernel_size: Each,
+    stride: Each | None = None,
+    padding: Each = 0,
+    dilation: Each = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The greatest in each window, and its index in its plane."""
+    window = (kernel_size, stride, padding, dilation, ceil_mode)
+    return formulas.MaxPool.apply(input, *window, input.shape[-2:])
+
+
+def max_pool2d(
+    input: Tensor,
+    kernel_size: Each,
+    stride: Each | None = None,
+    padding: Each = 0,
+    dilation: Each = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The greatest in each window; with ``return_indices`` its index in its plane too."""
+    window = (kernel_size, stride, padding, dilation, ceil_mode)
+    both = max_pool2d_with_indices(input, *window)
+    return both if return_indices else both[0]
+
+
+def max_pool3d_with_indices(
+    input: Tensor,
+    kernel_size: Each,
+    stride: Each | None = None,
+    padding: Each = 0,
+    dilation: Each = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """The greatest in each window, and its index in its plane."""
+    window = (kernel_size, stride, padding, dilation, ceil_mode)
+    return formulas.MaxPool.apply(input, *window, input.shape[-3:])
+
+
+def max_pool3d(
+    input: Tensor,
+    kernel_size: Each,
+    stride: Each | None = None,
+    padding: Each = 0,
+    dilation: Each = 1,
+    ceil_mode: bool = False,
+    return_indices: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The greatest in each window; with ``return_indices`` its index in its plane too."""
+    window = (kernel_size, stride, padding, dilation, ceil_mode)
+    both = max_pool3d_with_indices(input, *window)
+    return both if return_indices else both[0]
+
+
+def adaptive_max_pool1d_with_indices(
+    input: Tensor, output_size: Asked, return_indices: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The greatest in each of ``output_size`` windows, and its index in its plane."""
+    return formulas.AdaptiveMaxPool.apply(input, output_size, input.shape[-1:])
+
+
+def adaptive_max_pool1d(
+    input: Tensor, output_size: Asked, return_indices: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The greatest in each of ``output_size`` windows; with ``return_indices`` its index too."""
+    both = adaptive_max_pool1d_with_indices(input, output_size)
+    return both if return_indices else both[0]
+
+
+def adaptive_max_pool2d_with_indices(
+    input: Tensor, output_size: Asked, return_indices: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The greatest in each of ``output_size`` windows, and its index in its plane."""
+    return formulas.AdaptiveMaxPool.apply(input, output_size, input.shape[-2:])
+
+
+def adaptive_max_pool2d(
+    input: Tensor, output_size: Asked, return_indices: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The greatest in each of ``output_size`` windows; with ``return_indices`` its index too."""
+    both = adaptive_max_pool2d_with_indices(input, output_size)
+    return both if return_indices else both[0]
+
+
+def adaptive_max_pool3d_with_indices(
+    input: Tensor, output_size: Asked, return_indices: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The greatest in each of ``output_size`` windows, and its index in its plane."""
+    return formulas.AdaptiveMaxPool.apply(input, output_size, input.shape[-3:])
+
+
+def adaptive_max_pool3d(
+    input: Tensor, output_size: Asked, return_indices: bool = False
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The greatest in each of ``output_size`` windows; with ``return_indices`` its index too."""
+    both = adaptive_max_pool3d_with_indices(input, output_size)
+    return both if return_indices else both[0]
+
+
+def fractional_max_pool2d_with_indices(
+    input: Tensor,
+    kernel_size: Each,
+    output_size: Each | None = None,
+    output_ratio: float | Sequence[float] | None = None,
+    return_indices: bool = False,
+    _random_samples: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The greatest in each window, of windows placed at random, and its index in its plane."""
+    return _fractional(2, input, kernel_size, output_size, output_ratio, _random_samples)
+
+
+def fractional_max_pool2d(
+    input: Tensor,
+    kernel_size: Each,
+    output_size: Each | None = None,
+    output_ratio: float | Sequence[float] | None = None,
+    return_indices: bool = False,
+    _random_samples: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The greatest in each window, of windows placed at random; or its index too."""
+    both = _fractional(2, input, kernel_size, output_size, output_ratio, _random_samples)
+    return both if return_indices else both[0]
+
+
+def fractional_max_pool3d_with_indices(
+    input: Tensor,
+    kernel_size: Each,
+    output_size: Each | None = None,
+    output_ratio: float | Sequence[float] | None = None,
+    return_indices: bool = False,
+    _random_samples: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The greatest in each window, of windows placed at random, and its index in its plane."""
+    return _fractional(3, input, kernel_size, output_size, output_ratio, _random_samples)
+
+
+def fractional_max_pool3d(
+    input: Tensor,
+    kernel_size: Each,
+    output_size: Each | None = None,
+    output_ratio: float | Sequence[float] | None = None,
+    return_indices: bool = False,
+    _random_samples: Tensor | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """The greatest in each window, of windows placed at random; or its index too."""
+    both = _fractional(3, input, kernel_size, output_size, output_ratio, _random_samples)
+    return both if return_indices else both[0]
+
+
+def max_unpool1d(
+    input: Tensor,
+    indices: Tensor,
+    kernel_size: Each,
+    stride: Each | None = None,
+    padding: Each = 0,
+    output_size: Sequence[int] | None = None,
+) -> Tensor:
+    """Each number where max pooling found it, at ``indices``; zeros elsewhere."""
+    return _unpooled(1, input, indices, kernel_size, stride, padding, output_size)
+
+
+def max_unpool2d(
+    input: Tensor,
+    indices: Tensor,
+    kernel_size: Each,
+    stride: Each | None = None,
+    padding: Each = 0,
+    output_size: Sequence[int] | None = None,
+) -> Tensor:
+    """Each number where max pooling found it, at ``indices``; zeros elsewhere."""
+    return _unpooled(2, input, indices, kernel_size, stride, padding, output_size)
+
+
+def max_unpool3d(
+    input: Tensor,
+    indices: Tensor,
+    kernel_size: Each,
+    stride: Each | None = None,
+    padding: Each = 0,
+    output_size: Sequence[int] | None = None,
+) -> Tensor:
+    """Each number where max pooling found it, at ``indices``; zeros elsewhere."""
+    return _unpooled(3, input, indices, kernel_size, stride, padding, output_size)
+
+
+def avg_pool1d(
+    input: Tensor,
+    kernel_size: Each,
+    stride: Each | None = None,
+    padding: Each = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+) -> Tensor:
+    """The mean of each window."""
+    window = (kernel_size, stride, padding, ceil_mode)
+    options = (count_include_pad, None)
+    return formulas.AvgPool.apply(input, *window, *options, input.shape[-1:])
+
+
+def avg_pool2d(
+    input: Tensor,
+    kernel_size: Each,
+    stride: Each | None = None,
+    padding: Each = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """The mean of each window, or its sum by ``divisor_override``."""
+    window = (kernel_size, stride, padding, ceil_mode)
+    options = (count_include_pad, divisor_override)
+    return formulas.AvgPool.apply(input, *window, *options, input.shape[-2:])
+
+
+def avg_pool3d(
+    input: Tensor,
+    kernel_size: Each,
+    stride: Each | None = None,
+    padding: Each = 0,
+    ceil_mode: bool = False,
+    count_include_pad: bool = True,
+    divisor_override: int | None = None,
+) -> Tensor:
+    """The mean of each window, or its sum by ``divisor_override``."""
+    window = (kernel_size, stride, padding, ceil_mode)
+    options = (count_include_pad, divisor_override)
+    return formulas.AvgPool.apply(input, *window, *options, input.shape[-3:])
+
+
+def adaptive_avg_pool1d(input: Tensor, output_size: Asked) -> Tensor:
+    """The mean of each of ``output_size`` windows that cover the input."""
+    return formulas.AdaptiveAvgPool.apply(input, output_size, input.shape[-1:])
+
+
+def adaptive_avg_pool2d(input: Tensor, output_size: Asked) -> Tensor:
+    """The mean of each of ``output_size`` windows that cover the input."""
+    return formulas.AdaptiveAvgPool.apply(input, output_size, input.shape[-2:])
+
+
+def adaptive_avg_pool3d(input: Tensor, output_size: Asked) -> Tensor:
+    """The mean of each of ``output_size`` windows that cover the input."""
+    return formulas.AdaptiveAvgPool.apply(input, output_size, input.shape[-3:])
+
+
+def lp_pool1d(
+    input: Tensor,
+    norm_type: int | float,
+    kernel_size: Each,
+    stride: Each | None = None,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """(Σ zᵖ)^(1/p) over each window, p = ``norm_type``."""
+    return _lp(1, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool2d(
+    input: Tensor,
+    norm_type: int | float,
+    kernel_size: Each,
+    stride: Each | None = None,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """(Σ zᵖ)^(1/p) over each window, p = ``norm_type``."""
+    return _lp(2, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+def lp_pool3d(
+    input: Tensor,
+    norm_type: int | float,
+    kernel_size: Each,
+    stride: Each | None = None,
+    ceil_mode: bool = False,
+) -> Tensor:
+    """(Σ zᵖ)^(1/p) over each window, p = ``norm_type``."""
+    return _lp(3, input, norm_type, kernel_size, stride, ceil_mode)
+
+
+def _fractional(
+    axes: int,
+    input: Tensor,
+    kernel_size: Each,
+    output_size: Each | None,
+    output_ratio: float | Sequence[float] | None,
+    samples: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    name = f"fractional_max_pool{axes}d"
+    shape = input.shape[-axes:]
+    if output_size is None:
+        if output_ratio is None:
+            raise ValueError(f"{name}: expected an output_size or an output_ratio; got neither")
+        ratios = output_ratio if isinstance(output_ratio, Sequence) else [output_ratio] * axes
+        if len(ratios) != axes:
+            raise ValueError(f"{name}: expected {axes} ratios; got {len(ratios)}")
+        output_size = [int(n * ratio) for n, ratio in zip(shape, ratios, strict=True)]
+    if samples is None:
+        # Drawn as torch draws them, so that a seed places the windows where it places them there.
+        batch = 1 if input.dim() == axes + 1 else input.shape[0]
+        drawn = (batch, input.shape[-axes - 1], axes)
+        samples = torch.rand(drawn, dtype=input.dtype, device=input.device)
+    return formulas.FractionalMaxPool.apply(input, kernel_size, output_size, samples, shape)
+
+
+def _unpooled(
+    axes: int,
+    input: Tensor,
+    indices: Tensor,
+    kernel_size: Each,
+    stride: Each | None,
+    padding: Each,
+    output_size: Sequence[int] | None,
+) -> Tensor:
+    name = f"max_unpool{axes}d"
+    if input.dim() not in (axes + 1, axes + 2):
+        raise ValueError(f"{name}: expected {axes + 1} or {axes + 2} axes; got {input.dim()}")
+    if input.shape != indices.shape:
+        shapes = f"{tuple(indices.shape)} and {tuple(input.shape)}"
+        raise ValueError(f"{name}: expected an index for each number; got shapes {shapes}")
+    kernel, pad = each_axis(kernel_size, axes), each_axis(padding, axes)
+    step = kernel if stride is None else each_axis(stride, axes)
+    shape = F._unpool_output_size(input, kernel, step, pad, output_size)  # type: ignore[attr-defined]
+    return formulas.MaxUnpool.apply(input, indices, shape)
+
+
+def _lp(
+    axes: int,
+    input: Tensor,
+    p: float,
+    kernel_size: Each,
+    stride: Each | None,
+    ceil_mode: bool,
+) -> Tensor:
+    if p == 0:
+        raise ValueError("norm_type: expected a number other than 0; got 0")
+    shape = input.shape[-axes:]
+    if abs(p) < math.inf:
+        return formulas.LPPool.apply(input, p, kernel_size, stride, ceil_mode, shape)
+    # The norm is the greatest |z| of the window, or for −∞ the least.
+    size = formulas.Abs.apply(input)
+    signed = formulas.Neg.apply(size) if p < 0 else size
+    greatest = formulas.MaxPool.apply(signed, kernel_size, stride, 0, 1, ceil_mode, shape)[0]
+    return formulas.Neg.apply(greatest) if p < 0 else greatest

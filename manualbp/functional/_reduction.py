@@ -1,5 +1,293 @@
-"""Many numbers made one."""
+"""Fewer numbers from many. ``dim`` is one axis or several; None, and (), means all of them."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manualbp import formulas
+from manualbp.functional._arithmetic import maximum, minimum
+
+__all__ = [
+    "amax",
+    "amin",
+    "aminmax",
+    "cumprod",
+    "cumsum",
+    "dist",
+    "kthvalue",
+    "logsumexp",
+    "max",
+    "mean",
+    "median",
+    "min",
+    "nanmedian",
+    "nansum",
+    "norm",
+    "prod",
+    "sort",
+    "std",
+    "std_mean",
+    "sum",
+    "topk",
+    "trace",
+    "var",
+    "var_mean",
+    "vector_norm",
+]
+
+Dim = int | Sequence[int] | None
+
+
+# ------------------------------------------------------------------------------ sums and means
+
+
+def sum(
+    input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> Tensor:
+    """a = Σ x."""
+    input = _as(input, dtype)
+    return formulas.Sum.apply(input, _axes(dim), keepdim, input.shape)
+
+
+def mean(
+    input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> Tensor:
+    """a = Σ x / n."""
+    input = _as(input, dtype)
+    return formulas.Mean.apply(input, _axes(dim), keepdim, input.shape)
+
+
+def nansum(
+    input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
+) -> Tensor:
+    """a = Σ x over those x that are numbers."""
+    return formulas.NanSum.apply(_as(input, dtype), _axes(dim), keepdim)
+
+
+def trace(input: Tensor) -> Tensor:
+    """The sum of the diagonal of a matrix."""
+    if input.dim() != 2:
+        raise RuntimeError(f"trace: expected a matrix, got {input.dim()} axes")
+    return sum(input.diagonal())
+
+
+def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) -> Tensor:
+    """a = log Σ eˣ."""
+    return formulas.LogSumExp.apply(input, _axes(dim), keepdim)
+
+
+def cumsum(input: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
+    """aⱼ = Σ xᵢ over i ≤ j, along ``dim``."""
+    return formulas.Cumsum.apply(_as(input, dtype), dim)
+
+
+def prod(
+    input: Tensor,
+    dim: int | None = None,
+    keepdim: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """a = Π x, along one axis or over all."""
+    return formulas.Prod.apply(_as(input, dtype), dim, keepdim)
+
+
+def cumprod(input: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
+    """aⱼ = Π xᵢ over i ≤ j, along ``dim``."""
+    return formulas.Cumprod.apply(_as(input, dtype), dim)
+
+
+# ------------------------------------------------------------------------- spreads and norms
+
+
+def var(
+    input: Tensor,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
+    """a = Σ (x − m)² / (n − ``correction``),  m the mean; unbiased with 1, the default."""
+    return formulas.Var.apply(input, *_corrected(dim, unbiased, correction), keepdim)
+
+
+def std(
+    input: Tensor,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> Tensor:
+    """The root of :func:`var`."""
+    return formulas.Std.apply(input, *_corrected(dim, unbiased, correction), keepdim)
+
+
+def var_mean(
+    input: Tensor,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """:func:`var` and :func:`mean`."""
+    dim, correction = _corrected(dim, unbiased, correction)
+    return formulas.Var.apply(input, dim, correction, keepdim), mean(input, dim, keepdim)
+
+
+def std_mean(
+    input: Tensor,
+    dim: Any = None,
+    unbiased: bool | None = None,
+    keepdim: bool = False,
+    *,
+    correction: float | None = None,
+) -> tuple[Tensor, Tensor]:
+    """:func:`std` and :func:`mean`."""
+    dim, correction = _corrected(dim, unbiased, correction)
+    return formulas.Std.apply(input, dim, correction, keepdim), mean(input, dim, keepdim)
+
+
+def norm(
+    input: Tensor,
+    p: float | str | None = "fro",
+    dim: Dim = None,
+    keepdim: bool = False,
+    out: None = None,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """a = (Σ |x|ᵖ)^(1/p), of all numbers along ``dim``; ``"fro"`` is p = 2."""
+    if out is not None:
+        raise ValueError("norm: a formula does not write into out")
+    if p == "nuc":
+        raise NotImplementedError("norm: p='nuc', the sum of the singular values, has no formula")
+    return vector_norm(
+        input, 2 if p is None or isinstance(p, str) else p, dim, keepdim, dtype=dtype
+    )
+
+
+def vector_norm(
+    x: Tensor,
+    ord: float = 2,
+    dim: Dim = None,
+    keepdim: bool = False,
+    *,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """a = (Σ |x|ᵖ)^(1/p) with p = ``ord``; the largest |x| where that is infinite."""
+    return formulas.Norm.apply(_as(x, dtype), ord, _axes(dim), keepdim)
+
+
+def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
+    """a = (Σ |x − y|ᵖ)^(1/p); the shapes broadcast."""
+    return formulas.Dist.apply(input, other, p)
+
+
+# ------------------------------------------------------------------------------------- choices
+
+
+def amax(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """The largest x; the gradient goes to equals in equal parts."""
+    return formulas.Amax.apply(input, _axes(dim), keepdim)
+
+
+def amin(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
+    """The smallest x; the gradient goes to equals in equal parts."""
+    return formulas.Amin.apply(input, _axes(dim), keepdim)
+
+
+def aminmax(
+    input: Tensor, *, dim: int | None = None, keepdim: bool = False
+) -> tuple[Tensor, Tensor]:
+    """:func:`amin` and :func:`amax`, of one axis or all."""
+    both = amin(input, dim, keepdim), amax(input, dim, keepdim)
+    return torch.return_types.aminmax(both)
+
+
+def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
+    """The largest x of all; along ``dim``, with its place; or of two tensors."""
+    if isinstance(dim, Tensor) or other is not None:
+        return maximum(input, dim if other is None else other)
+    return _one("max", input) if dim is None else _along("max", input, dim, keepdim)
+
+
+def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
+    """The smallest x of all; along ``dim``, with its place; or of two tensors."""
+    if isinstance(dim, Tensor) or other is not None:
+        return minimum(input, dim if other is None else other)
+    return _one("min", input) if dim is None else _along("min", input, dim, keepdim)
+
+
+def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """The lower median of all; or along ``dim``, with its place."""
+    return _one("median", input) if dim is None else _along("median", input, dim, keepdim)
+
+
+def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
+    """:func:`median` of those that are numbers."""
+    return _one("nanmedian", input) if dim is None else _along("nanmedian", input, dim, keepdim)
+
+
+def kthvalue(
+    input: Tensor, k: int, dim: int | None = None, keepdim: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The kth smallest along ``dim``, the last by default, with its place."""
+    return _along("kthvalue", input, -1 if dim is None else dim, keepdim, k=k)
+
+
+def topk(
+    input: Tensor, k: int, dim: int | None = None, largest: bool = True, sorted: bool = True
+) -> tuple[Tensor, Tensor]:
+    """The ``k`` largest, or smallest, along ``dim``, the last by default, with their places."""
+    options = {"k": k, "largest": largest, "sorted": sorted}
+    return _several("topk", input, -1 if dim is None else dim, **options)
+
+
+def sort(
+    input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False
+) -> tuple[Tensor, Tensor]:
+    """Smallest first, or largest, along ``dim``, with their places."""
+    return _several("sort", input, dim, descending=descending, stable=stable)
+
+
+def _one(which: str, input: Tensor) -> Tensor:
+    return formulas.PickOne.apply(input, which)
+
+
+def _along(which: str, input: Tensor, dim: int, keepdim: bool, **options: Any) -> Any:
+    options["keepdim"] = keepdim
+    picked = formulas.PickAlong.apply(input, which, dim, keepdim, options, input.shape)
+    return getattr(torch.return_types, which)(picked)
+
+
+def _several(which: str, input: Tensor, dim: int, **options: Any) -> Any:
+    picked = formulas.PickAlong.apply(input, which, dim, True, options, input.shape)
+    return getattr(torch.return_types, which)(picked)
+
+
+# ------------------------------------------------------------------------------------ arguments
+
+
+def _axes(dim: Dim) -> int | tuple[int, ...] | None:
+    return dim if dim is None or isinstance(dim, int) else tuple(dim) or None
+
+
+def _as(input: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return input if dtype is None else input.to(dtype)
+
+
+def _corrected(
+    dim: Any, unbiased: bool | None, correction: float | None
+) -> tuple[int | tuple[int, ...] | None, float]:
+    """torch's three ways to say c: ``var(x, False)``, ``var(x, 1, False)``, ``correction=0``."""
+    if isinstance(dim, bool):
+        dim, unbiased = None, dim
+    if correction is None:
+        correction = 1 if unbiased is None else int(unbiased)
+    return _axes(dim), correction

@@ -2,13 +2,281 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
+import torch
 from torch import Tensor
 
 from manualbp import formulas
 
-__all__ = ["flatten"]
+__all__ = [
+    "cat",
+    "concat",
+    "diag",
+    "diag_embed",
+    "flatten",
+    "flip",
+    "gather",
+    "hstack",
+    "index",
+    "index_add",
+    "index_copy",
+    "index_fill",
+    "index_select",
+    "masked_select",
+    "repeat",
+    "repeat_interleave",
+    "roll",
+    "rot90",
+    "scatter",
+    "scatter_add",
+    "stack",
+    "take_along_dim",
+    "tile",
+    "tril",
+    "triu",
+    "vstack",
+]
 
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """The axes ``start_dim`` … ``end_dim`` as one."""
     return formulas.Flatten.apply(input, start_dim, end_dim, input.shape)
+
+
+# ------------------------------------------------------------------------------------ together
+
+
+def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """The tensors one after the other along ``dim``; their other sizes are the same."""
+    # An empty row may stand among tensors of any shape, and adds nothing.
+    some = [t for t in tensors if t.shape != (0,)] or tensors
+    return formulas.Cat.apply(dim, tuple([t.shape[dim] for t in some]), *some)
+
+
+def concat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """The same as :func:`cat`."""
+    return cat(tensors, dim)
+
+
+def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """The tensors, all of one shape, side by side along a new axis ``dim``."""
+    return formulas.Stack.apply(dim, *tensors)
+
+
+def hstack(tensors: Sequence[Tensor]) -> Tensor:
+    """The tensors one after the other along axis 1, or along the only one that they have."""
+    rows = [torch.atleast_1d(t) for t in tensors]  # type: ignore[no-untyped-call]
+    return cat(rows, 0 if rows[0].dim() == 1 else 1)
+
+
+def vstack(tensors: Sequence[Tensor]) -> Tensor:
+    """The tensors one above the other; what has one axis is a row."""
+    return cat([torch.atleast_2d(t) for t in tensors])  # type: ignore[no-untyped-call]
+
+
+# ---------------------------------------------------------------------------------- moved about
+
+
+def flip(input: Tensor, dims: int | Sequence[int], *more: int) -> Tensor:
+    """``input``, back to front along ``dims``, in a sequence or one by one."""
+    return formulas.Flip.apply(input, _tuple(dims, more))
+
+
+def roll(
+    input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None
+) -> Tensor:
+    """Moved by ``shifts`` places along ``dims``, the last to the front; or as one long row."""
+    return formulas.Roll.apply(input, _tuple(shifts), () if dims is None else _tuple(dims))
+
+
+def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
+    """Turned ``k`` times by a right angle, from the first of ``dims`` towards the second."""
+    first, second = dims
+    if k % 4 == 2:
+        return flip(input, (first, second))
+    if k % 2 == 0:
+        return input.clone()
+    return flip(input, (second if k % 4 == 1 else first,)).transpose(first, second)
+
+
+def tile(input: Tensor, dims: int | Sequence[int], *more: int) -> Tensor:
+    """So many times along each axis, counted from the last."""
+    times = _tuple(dims, more)
+    return repeat(input, (*[1] * (input.dim() - len(times)), *times))
+
+
+def repeat(input: Tensor, repeats: int | Sequence[int], *more: int) -> Tensor:
+    """``input.repeat``: so many times along each axis, new axes first."""
+    return formulas.Tile.apply(input, _tuple(repeats, more), input.shape)
+
+
+def repeat_interleave(
+    input: Tensor,
+    repeats: Tensor | int,
+    dim: int | None = None,
+    *,
+    output_size: int | None = None,
+) -> Tensor:
+    """Each entry along ``dim`` so many times, one after the other; of one long row by default."""
+    if dim is None:
+        input, dim = input.flatten(), 0
+    dim %= input.dim()
+    if isinstance(repeats, int):
+        copies = [-1] * (dim + 1) + [repeats] + [-1] * (input.dim() - dim - 1)
+        return input.unsqueeze(dim + 1).expand(copies).flatten(dim, dim + 1)
+    times = repeats.expand(input.shape[dim])
+    index = torch.repeat_interleave(times, output_size=output_size)
+    return formulas.IndexSelect.apply(input, dim, index, input.shape)
+
+
+def tril(input: Tensor, diagonal: int = 0) -> Tensor:
+    """Matrices: what is on a diagonal and below, else 0."""
+    return formulas.Tril.apply(input, diagonal)
+
+
+def triu(input: Tensor, diagonal: int = 0) -> Tensor:
+    """Matrices: what is on a diagonal and above, else 0."""
+    return formulas.Triu.apply(input, diagonal)
+
+
+def diag(input: Tensor, diagonal: int = 0) -> Tensor:
+    """The matrix with ``input`` on a diagonal, or the diagonal of a matrix."""
+    if input.dim() == 1:
+        return formulas.DiagEmbed.apply(input, diagonal, 0, 1)
+    if input.dim() != 2:
+        raise RuntimeError(f"diag: expected 1 or 2 axes, got {input.dim()}")
+    return input.diagonal(diagonal).clone()
+
+
+def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -> Tensor:
+    """Matrices with the last axis of ``input`` on a diagonal, else 0."""
+    return formulas.DiagEmbed.apply(input, offset, dim1, dim2)
+
+
+# ---------------------------------------------------------------------------- chosen by an index
+
+
+def index(input: Tensor, indices: Any) -> Tensor:
+    """``input[indices]`` where there are tensors or lists among ``indices``."""
+    if isinstance(indices, Tensor) and indices.dim():
+        if indices.dtype is torch.bool and indices.shape == input.shape:
+            return formulas.MaskedSelect.apply(input, indices, input.shape)
+        return formulas.Index.apply(input, input.shape, (0,), indices, None, None, None)
+    view, places, chosen = _apart(input, indices if isinstance(indices, tuple) else (indices,))
+    if not chosen:
+        return input[view]
+    if len(chosen) > 4:
+        raise NotImplementedError(f"index: at most 4 indices can be tensors, got {len(chosen)}")
+    if any(part != slice(None) for part in view):
+        input = input[view]
+    slots = (*chosen, *[None] * (4 - len(chosen)))
+    return formulas.Index.apply(input, input.shape, tuple(places), *slots)
+
+
+def _apart(
+    input: Tensor, indices: tuple[Any, ...]
+) -> tuple[tuple[Any, ...], list[int], list[Tensor]]:
+    """What of an index gives a view; then, of the view, which places have a tensor, and which."""
+    parts = [
+        torch.tensor(part, device=input.device)
+        if not (part is None or part is Ellipsis or isinstance(part, (Tensor, int, slice)))
+        else part
+        for part in indices
+    ]
+    if any(part is Ellipsis for part in parts):
+        at = next(i for i, part in enumerate(parts) if part is Ellipsis)
+        said = [*parts[:at], *parts[at + 1 :]]
+        used = [
+            _is_mask(p) * p.dim() or 1 if isinstance(p, Tensor) else p is not None for p in said
+        ]
+        parts[at : at + 1] = [slice(None)] * (input.dim() - sum(used))
+    view: list[Any] = []
+    places: list[int] = []
+    chosen: list[Tensor] = []
+    place = 0
+    for part in parts:
+        if isinstance(part, Tensor) and (part.dim() or _is_mask(part)):
+            view += [slice(None)] * (part.dim() if _is_mask(part) else 1)
+            places.append(place)
+            chosen.append(part)
+        else:
+            view.append(part)
+        place += not (isinstance(part, int) or (isinstance(part, Tensor) and not part.dim()))
+    return tuple(view), places, chosen
+
+
+def _is_mask(index: Tensor) -> bool:
+    return index.dtype in (torch.bool, torch.uint8)
+
+
+def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
+    """The entries ``index`` along ``dim``."""
+    return formulas.IndexSelect.apply(input, dim, index, input.shape)
+
+
+def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
+    """a[…, j, …] = z[…, i[…, j, …], …], an index for each entry; the gradient is dense."""
+    return formulas.Gather.apply(input, dim, index, input.shape)
+
+
+def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
+    """:func:`gather` with shapes that broadcast; from one long row where no ``dim`` is given."""
+    if dim is None:
+        return gather(input.flatten(), 0, indices.flatten())
+    along = dim % input.dim()
+    shape = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
+        *((*t.shape[:along], 1, *t.shape[along + 1 :]) for t in (input, indices))
+    )
+    input, indices = (
+        t.expand((*shape[:along], t.shape[along], *shape[along + 1 :])) for t in (input, indices)
+    )
+    return gather(input, along, indices)
+
+
+def masked_select(input: Tensor, mask: Tensor) -> Tensor:
+    """The entries where the mask is set, in one row; the shapes broadcast."""
+    return formulas.MaskedSelect.apply(input, mask, input.shape)
+
+
+# -------------------------------------------------------------------------------- put at an index
+
+
+def scatter(
+    input: Tensor,
+    dim: int,
+    index: Tensor,
+    src: Tensor | float | None = None,
+    *,
+    value: float | None = None,
+) -> Tensor:
+    """``input`` with entries of ``src``, or one number, put where :func:`gather` would look."""
+    return formulas.Scatter.apply(input, dim, index, value if src is None else src)
+
+
+def scatter_add(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """``input`` with entries of ``src`` added where :func:`gather` would look."""
+    return formulas.ScatterAdd.apply(input, dim, index, src)
+
+
+def index_add(
+    input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1
+) -> Tensor:
+    """``input`` with ``alpha`` times ``source`` added at ``index`` along ``dim``."""
+    return formulas.IndexAdd.apply(input, dim, index, source, alpha)
+
+
+def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
+    """``input`` with ``source`` at ``index`` along ``dim``."""
+    return formulas.IndexCopy.apply(input, dim, index, source)
+
+
+def index_fill(input: Tensor, dim: int, index: Tensor, value: Tensor | float) -> Tensor:
+    """``input`` with one number at ``index`` along ``dim``."""
+    return formulas.IndexFill.apply(input, dim, index, value)
+
+
+def _tuple(first: int | Sequence[int], more: tuple[int, ...] = ()) -> tuple[int, ...]:
+    """Numbers in a sequence, or each an argument of its own, as methods of a tensor take them."""
+    return (first, *more) if isinstance(first, int) else tuple(first)

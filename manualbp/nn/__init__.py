@@ -8,6 +8,7 @@ from manualbp.nn.activation import *
 from manualbp.nn.attention import *
 from manualbp.nn.container import *
 from manualbp.nn.conv import *
+from manualbp.nn.distance import *
 from manualbp.nn.dropout import *
 from manualbp.nn.flatten import *
 from manualbp.nn.linear import *

@@ -1,5 +1,83 @@
-"""Attention."""
+"""Attention and Transformers."""
 
 from __future__ import annotations
 
-__all__: list[str] = []
+from torch import Tensor, nn
+
+from manualbp import functional as F
+from manualbp.intercept import in_python
+
+__all__ = [
+    "MultiheadAttention",
+    "Transformer",
+    "TransformerDecoder",
+    "TransformerDecoderLayer",
+    "TransformerEncoder",
+    "TransformerEncoderLayer",
+]
+
+
+class MultiheadAttention(nn.MultiheadAttention):
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = True,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+    ) -> tuple[Tensor, Tensor | None]:
+        swap = self.batch_first and query.dim() == 3
+        if swap:  # of one tensor, still one tensor
+            alike = query is key, key is value
+            query, key, value = (t.transpose(0, 1) for t in (query, key, value))
+            key = query if alike[0] else key
+            value = key if alike[1] else value
+        output, weights = F.multi_head_attention_forward(
+            query,
+            key,
+            value,
+            self.embed_dim,
+            self.num_heads,
+            self.in_proj_weight,
+            self.in_proj_bias,
+            self.bias_k,
+            self.bias_v,
+            self.add_zero_attn,
+            self.dropout,
+            self.out_proj.weight,
+            self.out_proj.bias,
+            training=self.training,
+            key_padding_mask=key_padding_mask,
+            need_weights=need_weights,
+            attn_mask=attn_mask,
+            use_separate_proj_weight=not self._qkv_same_embed_dim,
+            q_proj_weight=self.q_proj_weight,
+            k_proj_weight=self.k_proj_weight,
+            v_proj_weight=self.v_proj_weight,
+            average_attn_weights=average_attn_weights,
+            is_causal=is_causal,
+        )
+        return output.transpose(0, 1) if swap else output, weights
+
+
+class TransformerEncoderLayer(nn.TransformerEncoderLayer):
+    forward = in_python(nn.TransformerEncoderLayer.forward)
+
+
+class TransformerEncoder(nn.TransformerEncoder):
+    forward = in_python(nn.TransformerEncoder.forward)
+
+
+class TransformerDecoderLayer(nn.TransformerDecoderLayer):
+    forward = in_python(nn.TransformerDecoderLayer.forward)
+
+
+class TransformerDecoder(nn.TransformerDecoder):
+    forward = in_python(nn.TransformerDecoder.forward)
+
+
+class Transformer(nn.Transformer):
+    forward = in_python(nn.Transformer.forward)

@@ -4,9 +4,14 @@ from torch import Tensor, nn
 
 from manualbp import functional as F
 
-__all__ = ["Flatten"]
+__all__ = ["Flatten", "Unflatten"]
 
 
 class Flatten(nn.Flatten):
     def forward(self, input: Tensor) -> Tensor:
         return F.flatten(input, self.start_dim, self.end_dim)
+
+
+class Unflatten(nn.Unflatten):
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input)  # a view, which is a move alone

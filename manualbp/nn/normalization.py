@@ -1,5 +1,137 @@
 """Normalisation."""
 
-from __future__ import annotations
+import warnings
+from typing import Any
 
-__all__: list[str] = []
+import torch
+from torch import Tensor, nn
+
+from manualbp import functional as F
+
+__all__ = [
+    "BatchNorm1d",
+    "BatchNorm2d",
+    "BatchNorm3d",
+    "GroupNorm",
+    "InstanceNorm1d",
+    "InstanceNorm2d",
+    "InstanceNorm3d",
+    "LayerNorm",
+    "LocalResponseNorm",
+    "RMSNorm",
+    "SyncBatchNorm",
+]
+
+
+class BatchNorm1d(nn.BatchNorm1d):
+    def forward(self, input: Tensor) -> Tensor:
+        return _batch_norm(self, input)
+
+
+class BatchNorm2d(nn.BatchNorm2d):
+    def forward(self, input: Tensor) -> Tensor:
+        return _batch_norm(self, input)
+
+
+class BatchNorm3d(nn.BatchNorm3d):
+    def forward(self, input: Tensor) -> Tensor:
+        return _batch_norm(self, input)
+
+
+class SyncBatchNorm(nn.SyncBatchNorm):
+    def forward(self, input: Tensor) -> Tensor:
+        if self.training and _processes(self.process_group) > 1:
+            warnings.warn("SyncBatchNorm of several processes is torch's own", stacklevel=2)
+            return super().forward(input)
+        self._check_non_zero_input_channels(input)
+        return _batch_norm(self, input)
+
+
+class InstanceNorm1d(nn.InstanceNorm1d):
+    def forward(self, input: Tensor) -> Tensor:
+        return _instance_norm(self, input)
+
+
+class InstanceNorm2d(nn.InstanceNorm2d):
+    def forward(self, input: Tensor) -> Tensor:
+        return _instance_norm(self, input)
+
+
+class InstanceNorm3d(nn.InstanceNorm3d):
+    def forward(self, input: Tensor) -> Tensor:
+        return _instance_norm(self, input)
+
+
+class LayerNorm(nn.LayerNorm):
+    def forward(self, input: Tensor) -> Tensor:
+        return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
+
+
+class GroupNorm(nn.GroupNorm):
+    def forward(self, input: Tensor) -> Tensor:
+        return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
+
+
+class RMSNorm(nn.RMSNorm):
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
+
+
+class LocalResponseNorm(nn.LocalResponseNorm):
+    def forward(self, input: Tensor) -> Tensor:
+        return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
+
+
+def _batch_norm(module: Any, input: Tensor) -> Tensor:
+    """As torch's: by the batch in training, and where no running statistics are kept."""
+    module._check_input_dim(input)
+    momentum = 0.0 if module.momentum is None else module.momentum
+    if module.training and module.track_running_stats and module.num_batches_tracked is not None:
+        module.num_batches_tracked.add_(1)
+        if module.momentum is None:  # the mean over all batches so far
+            momentum = 1.0 / float(module.num_batches_tracked)
+    mean, var = module.running_mean, module.running_var
+    by_batch = module.training or (mean is None and var is None)
+    if module.training and not module.track_running_stats:
+        mean = var = None
+    return F.batch_norm(
+        input, mean, var, module.weight, module.bias, by_batch, momentum, module.eps
+    )
+
+
+def _instance_norm(module: Any, input: Tensor) -> Tensor:
+    """As torch's: of one example too, which has no axis of examples."""
+    module._check_input_dim(input)
+    unbatched = input.dim() == module._get_no_batch_dim()
+    axis = 0 if unbatched else 1
+    if input.size(axis) != module.num_features:
+        if module.affine:
+            raise ValueError(
+                f"expected input's size at dim={axis} to match num_features"
+                f" ({module.num_features}), but got: {input.size(axis)}."
+            )
+        warnings.warn(
+            f"input's size at dim={axis} does not match num_features. "
+            "You can silence this warning by not passing in num_features, "
+            "which is not used because affine=False",
+            stacklevel=3,
+        )
+    output = F.instance_norm(
+        input.unsqueeze(0) if unbatched else input,
+        module.running_mean,
+        module.running_var,
+        module.weight,
+        module.bias,
+        module.training or not module.track_running_stats,
+        0.0 if module.momentum is None else module.momentum,
+        module.eps,
+    )
+    return output.squeeze(0) if unbatched else output
+
+
+def _processes(group: Any) -> int:
+    """How many processes train together."""
+    distributed = torch.distributed
+    if not (distributed.is_available() and distributed.is_initialized()):
+        return 1
+    return distributed.get_world_size(group)

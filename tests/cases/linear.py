@@ -6,6 +6,13 @@ from cases.table import *
 
 ROW = dict.fromkeys(("explicit", "own_shapes"), "an axis is added before, and dropped after")
 
+TRILINEAR = {"jacobians": "torch's own kernel has no batching rule"}
+
+
+def bilinear(a, b, weight, bias):
+    return torch.einsum("...i,oij,...j->...o", a, weight, b) + bias
+
+
 CASES = [
     row("linear", real(4, 3), real(5, 3), real(5)),
     row("linear", real(4, 3), real(5, 3), None),
@@ -24,6 +31,10 @@ CASES = [
     row("linear", real(4, 3), real(0, 3), real(0), without=EMPTY),
     row("linear", real(4, 3), constant(real(5, 3)), real(5), note="frozen weight"),
     row("linear", constant(real(4, 3)), real(5, 3), real(5), note="data"),
+    row("bilinear", real(4, 2), real(4, 3), real(5, 2, 3), real(5), without=TRILINEAR),
+    row("bilinear", real(2, 3, 2), real(2, 3, 3), real(4, 2, 3), without=TRILINEAR),
+    row("bilinear", real(2), real(3), real(4, 2, 3), real(4), twin=bilinear, note="written out"),
+    row("bilinear", real(0, 2), real(0, 3), real(4, 2, 3), real(4), without=TRILINEAR),
 ]
 
 
@@ -31,6 +42,8 @@ MODULES = [
     module("Linear", 3, 5, inputs=(real(4, 3),)),
     module("Linear", 3, 5, inputs=(real(4, 3),), bias=False),
     module("Linear", inputs=(real(4, 3),), in_features=3, out_features=5, dtype=torch.double),
+    module("Bilinear", 2, 3, 4, inputs=(real(5, 2), real(5, 3))),
+    module("Bilinear", 2, 3, 4, inputs=(real(5, 2), real(5, 3)), bias=False),
     module("Identity", inputs=(real(4, 3),)),
     module("Identity", 54, inputs=(real(4, 3),), unused=0.1),
 ]

@@ -1,0 +1,152 @@
+"""Whose derivative each step of a backward pass is."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from manualbp.graph import formula_of, is_structural, name_of
+from manualbp.intercept import paths
+from manualbp.reading import columns
+
+
+@dataclass(frozen=True)
+class Step:
+    """One node of the graph: what it is called, and the module it was made in."""
+
+    name: str
+    #: "explicit", "structural" or "foreign"
+    kind: str
+    #: known where the forward pass ran inside :func:`manualbp.intercept`
+    path: str
+
+
+@dataclass(frozen=True)
+class Use:
+    """A parameter, and the steps that use it."""
+
+    name: str
+    shape: tuple[int, ...]
+    explicit: tuple[str, ...]
+    foreign: tuple[str, ...]
+
+
+class Coverage:
+    """The steps of one backward pass, sorted by whose derivative they are.
+
+    Attributes:
+        explicit: run a formula of manualbp, or anybody's ``torch.autograd.Function``.
+        structural: only pass gradients on: views, copies, the accumulation into ``.grad``.
+        foreign: torch's own derivatives.
+        parameters: for each leaf that gets a gradient, the steps that use it.
+    """
+
+    def __init__(self, steps: list[Step], parameters: list[Use]) -> None:
+        self.steps = steps
+        self.explicit = [s for s in steps if s.kind == "explicit"]
+        self.structural = [s for s in steps if s.kind == "structural"]
+        self.foreign = [s for s in steps if s.kind == "foreign"]
+        self.parameters = parameters
+
+    @property
+    def fraction(self) -> float:
+        """Of the steps that compute something, how many are explicit: 1.0 is all of them."""
+        counted = len(self.explicit) + len(self.foreign)
+        return len(self.explicit) / counted if counted else 1.0
+
+    @property
+    def uses_explicit(self) -> bool:
+        """Whether every use of every parameter went through a formula."""
+        return not any(use.foreign for use in self.parameters)
+
+    def __str__(self) -> str:
+        counts = Counter((s.kind, s.name, s.path) for s in self.foreign)
+        counts += Counter((s.kind, s.name, "") for s in self.explicit)
+        rows = [[kind, name, str(n), path] for (kind, name, path), n in counts.items()]
+        rows.append(["structural", "", str(len(self.structural)), ""])
+        foreign = [f"{use.name} {use.shape}".strip() for use in self.parameters if use.foreign]
+        lines = columns(["", "step", "times", "module"], sorted(rows, reverse=True))
+        lines.append(
+            f"{self.fraction:.1%} explicit: {len(self.explicit)} explicit, "
+            f"{len(self.structural)} structural, {len(self.foreign)} foreign"
+        )
+        if foreign:
+            more = f" and {len(foreign) - 5} more" if len(foreign) > 5 else ""
+            lines.append(f"used by a foreign step: {', '.join(foreign[:5])}{more}")
+        return "\n".join(lines)
+
+
+def coverage(loss: Tensor, model: nn.Module | None = None) -> Coverage:
+    """Walk the backward graph of ``loss`` and say, step by step, whose derivative it is.
+
+    Nothing is computed and nothing freed: call it before ``loss.backward()``.
+
+    Args:
+        loss: a tensor with a history, of any shape.
+        model: names the parameters by their paths in it.
+
+    Raises:
+        ValueError: ``loss`` has no history.
+    """
+    if not isinstance(loss, Tensor) or loss.grad_fn is None:
+        what = "a tensor without one" if isinstance(loss, Tensor) else type(loss).__name__
+        raise ValueError(
+            f"loss: expected a tensor with a history (grad_fn), got {what}; compute it with "
+            f"gradients enabled, outside torch.no_grad(), from something that requires them"
+        )
+    names = {id(p): name for name, p in model.named_parameters()} if model else {}
+    path_of = paths()
+    steps: list[Step] = []
+    users: dict[Any, list[Any]] = defaultdict(list)
+    queue, seen = [loss.grad_fn], {loss.grad_fn}
+    while queue:
+        node = queue.pop()
+        steps.append(Step(name_of(node), _kind(node), path_of(node)))
+        for before, _ in node.next_functions:
+            if before is not None:
+                users[before].append(node)
+                if before not in seen:
+                    seen.add(before)
+                    queue.append(before)
+    parameters = []
+    for leaf in (node for node in seen if hasattr(node, "variable")):
+        direct = list(_users(leaf, users))
+        shape = tuple(leaf.variable.shape)
+        parameters.append(
+            Use(
+                names.get(id(leaf.variable), ""),
+                shape,
+                tuple(name_of(n) for n in direct if _kind(n) == "explicit"),
+                tuple(name_of(n) for n in direct if _kind(n) == "foreign"),
+            )
+        )
+    return Coverage(steps, sorted(parameters, key=lambda use: use.name))
+
+
+def _users(node: Any, users: dict[Any, list[Any]]) -> Any:
+    """The steps that use what ``node`` gives, seen through structural ones."""
+    queue, seen = list(users[node]), set()
+    while queue:
+        user = queue.pop()
+        if user not in seen:
+            seen.add(user)
+            if _kind(user) == "structural":
+                queue += users[user]
+            else:
+                yield user
+
+
+#: Functions of torch that hide torch's own derivative: compiled graphs, recomputation
+_HIDING = ("torch._functorch", "torch._dynamo", "torch._inductor", "torch.utils.checkpoint")
+
+
+def _kind(node: Any) -> str:
+    if is_structural(node):
+        return "structural"
+    function = formula_of(node)
+    if function is None or function.__module__.startswith(_HIDING):
+        return "foreign"
+    return "explicit"

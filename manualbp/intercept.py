@@ -1,0 +1,339 @@
+"""torch's own functions, operators and methods, run by formula while a context is open."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+import threading
+import types
+from bisect import bisect_right
+from collections.abc import Callable
+from functools import cache, wraps
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch._C._dynamo.eval_frame import set_eval_frame
+from torch.nn import functional as torch_functional
+from torch.nn.modules import module as torch_module
+from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
+
+from manualbp import functional
+from manualbp.tape import overwrite
+
+Call = Callable[..., Any]
+
+
+class by_formula(TorchFunctionMode):
+    """Inside, every function of torch that :mod:`manualbp.functional` has runs by formula.
+
+    The layers of :mod:`manualbp.nn` that torch writes as Python over other functions
+    (attention, Transformers) run torch's own Python in it. Entered twice it is entered once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pushed: list[bool] = []
+        self._entered: list[Any] = []
+
+    def __enter__(self) -> Any:
+        inner = any(isinstance(m, by_formula) for m in _get_current_function_mode_stack())  # type: ignore[no-untyped-call]
+        self._pushed.append(not inner)
+        return self if inner else super().__enter__()  # type: ignore[no-untyped-call]
+
+    def __exit__(self, *exception: Any) -> None:
+        if self._pushed.pop():
+            super().__exit__(*exception)  # type: ignore[no-untyped-call]
+
+    def __torch_function__(
+        self, func: Call, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        # Inside here torch's functions are torch's own again: formulas are made of them.
+        twin = twins().get(func)
+        if twin is not None:
+            if _wanted(args, kwargs):
+                return twin(*args, **kwargs)
+        elif (
+            (composite := _composite(func)) is not None
+            and func not in self._entered  # it asks under its own name for another function's sake
+            and _wanted(args, kwargs)
+        ):
+            self._entered.append(func)
+            try:
+                with self:
+                    return composite(*args, **kwargs)
+            finally:
+                self._entered.pop()
+        return func(*args, **kwargs)
+
+
+class intercept(by_formula):
+    """Runs unmodified code by formula: functions, operators and methods of torch.
+
+    ::
+
+        with manualbp.intercept():
+            cost = criterion(net(x), y)
+        cost.backward()
+
+    Whatever :mod:`manualbp.functional` has a function for, ``F.relu(x)``, ``x @ w``, ``x + y``,
+    ``x.mean(1)``, ``torch.cat([x, y])``, is run by its formula when something in it wants a
+    gradient. What torch writes in Python over other functions,
+    ``F.multi_head_attention_forward``, is entered. The rest runs as it is: views are structure,
+    and what else remains :func:`manualbp.coverage` names.
+
+    The context holds for the forward pass in the thread that opened it; ``backward`` may be
+    called outside. It leaves alone calls with ``out=`` and complex numbers. The transforms of
+    ``torch.func`` may be used inside it. ``torch.compile`` does not look into it: convert the
+    model, or compile what runs under it with ``manualbp.compile_step``. Recomputation by
+    ``torch.utils.checkpoint`` happens in the backward pass and needs a context of its own:
+    pass ``context_fn=lambda: (intercept(), intercept())``.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._paths = Paths()
+
+    def __enter__(self) -> Any:
+        # The handler enters it again, for the functions that torch writes in Python.
+        if not self._pushed:
+            self._paths.install()
+        return super().__enter__()
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        if not self._pushed:
+            self._paths.remove()
+
+
+def in_python(forward: Call) -> Call:
+    """The forward pass of a layer that torch writes in Python over functions, by formula.
+
+    Where no gradient is recorded it is torch's as it is, with its fast path. ``torch.compile``
+    breaks the graph around it: Dynamo does not trace a TorchFunctionMode with a table in it.
+    """
+
+    @wraps(forward)
+    def run(*args: Any, **kwargs: Any) -> Any:
+        if not (torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()):
+            return forward(*args, **kwargs)
+        compiler = set_eval_frame(None)
+        try:
+            with by_formula():
+                return forward(*args, **kwargs)
+        finally:
+            set_eval_frame(compiler)
+
+    vars(run).update(_NOT_TRACED)
+    return run
+
+
+#: what torch.compiler.disable writes on a function, without the seconds that its import takes
+_NOT_TRACED = {
+    "_torchdynamo_disable": True,
+    "_torchdynamo_disable_msg": "manualbp runs torch's Python by formula here, in eager mode",
+    "_torchdynamo_disable_recursive": True,
+}
+vars(by_formula.__torch_function__).update(_NOT_TRACED)
+
+
+def _wanted(args: Any, kwargs: dict[str, Any]) -> bool:
+    """Whether a real tensor among the arguments wants a gradient, or a transform may ask for it."""
+    transforms = torch._C._are_functorch_transforms_active()
+    if not (torch.is_grad_enabled() or transforms) or kwargs.get("out") is not None:
+        return False
+    found = False
+    for value in (*args, *kwargs.values()):
+        for item in value if type(value) in (tuple, list) else (value,):
+            if isinstance(item, Tensor):
+                if item.is_complex():
+                    return False
+                found = found or item.requires_grad or (transforms and item.is_floating_point())
+    return found
+
+
+# ------------------------------------------------------------------------- which runs for which
+
+
+@cache
+def twins() -> dict[Any, Call]:
+    """torch's function, method or operator → ours, by name."""
+    table: dict[Any, Call] = {}
+    for name, ours in vars(functional).items():
+        if name.startswith("_") or not inspect.isfunction(ours):
+            continue
+        theirs = getattr(torch_functional, name, None)
+        if theirs is not None:
+            table[theirs] = ours
+        for namespace in (torch, torch.special, torch.linalg, torch._C._nn):
+            other = getattr(namespace, name, None)
+            if callable(other) and (theirs is None or _alike(name, other, ours)):
+                table.setdefault(other, ours)
+        method = getattr(Tensor, name, None)
+        if callable(method):
+            table[method] = ours
+        if not name.endswith("_"):
+            for owner in (Tensor, torch):
+                if callable(method := getattr(owner, f"{name}_", None)):
+                    table.setdefault(method, _in_place(name, ours))
+    for alias, name in ALIASES.items():
+        if ours := getattr(functional, name, None):
+            table[alias] = ours
+    table[Tensor.__getitem__] = _getitem
+    table[Tensor.where] = lambda input, condition, other: functional.where(condition, input, other)
+    return table
+
+
+#: torch's functions of another name than ours
+ALIASES: dict[Any, str] = {
+    torch.special.expit: "sigmoid",
+    torch.special.logsumexp: "logsumexp",
+    torch.linalg.matmul: "matmul",
+    torch.arccos: "acos",
+    torch.arcsin: "asin",
+    torch.arctan: "atan",
+    torch.arctan2: "atan2",
+    torch.clip: "clamp",
+    torch.divide: "div",
+    torch.multiply: "mul",
+    torch.negative: "neg",
+    torch.subtract: "sub",
+    torch.absolute: "abs",
+    Tensor.absolute: "abs",
+    Tensor.clip: "clamp",
+    Tensor.divide: "div",
+    Tensor.multiply: "mul",
+    Tensor.negative: "neg",
+    Tensor.subtract: "sub",
+}
+
+
+def _alike(name: str, theirs: Any, ours: Call) -> bool:
+    """Whether torch's function takes by position what ours takes, as its docstring says."""
+    stated = re.search(rf"^\s*{name}\(([^*)]*)", getattr(theirs, "__doc__", None) or "", re.M)
+    if stated is None:
+        return False
+    names = [p.partition("=")[0].strip() for p in stated[1].split(",") if p.strip()]
+    return names == list(inspect.signature(ours).parameters)[: len(names)]
+
+
+def _in_place(name: str, ours: Call) -> Call:
+    """``x.add_(y)``: the value of ``x + y`` in the place of x, with the history of ``x + y``."""
+
+    def run(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        # A formula is a function of its inputs, so it gets a copy that nobody overwrites; the
+        # rules of a sum alone do not look at them.
+        given = input if name in ("add", "sub") else input.clone()
+        return overwrite(input, ours(given, *args, **kwargs))
+
+    return run
+
+
+def _getitem(input: Tensor, index: Any) -> Tensor:
+    """``x[index]``: a view, or values gathered by an index that is a tensor or a list."""
+    parts = index if isinstance(index, tuple) else (index,)
+    if any(_gathers(part) for part in parts) and hasattr(functional, "index"):
+        return functional.index(input, index)
+    return input[index]
+
+
+def _gathers(part: Any) -> bool:
+    return not (part is None or part is Ellipsis or isinstance(part, (int, slice, bool))) and not (
+        isinstance(part, Tensor) and part.dim() == 0 and part.dtype not in (torch.bool, torch.uint8)
+    )
+
+
+# ------------------------------------------------------------------- functions written in Python
+
+_COMPOSITES = ("torch.nn.functional", "torch.functional", "torch._tensor")
+
+
+@cache
+def _composite(func: Any) -> Call | None:
+    """A function that torch writes in Python, without its question who else would run it."""
+    inner = getattr(func, "__wrapped__", None)
+    if inner is not None:
+        return inner
+    if not isinstance(func, types.FunctionType) or func.__module__ not in _COMPOSITES:
+        return None
+    twin = types.FunctionType(
+        func.__code__,
+        _without_dispatch(func.__module__),
+        func.__name__,
+        func.__defaults__,
+        func.__closure__,
+    )
+    twin.__kwdefaults__ = func.__kwdefaults__
+    return twin
+
+
+@cache
+def _without_dispatch(module: str) -> dict[str, Any]:
+    names = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
+    space = dict(vars(sys.modules[module]))
+    return space | {name: lambda *_: False for name in names if name in space}
+
+
+# --------------------------------------------------------------------------- where it comes from
+
+
+class Paths:
+    """Which module each node of autograd's graph was made in, by the numbers that nodes bear."""
+
+    def __init__(self) -> None:
+        self._hooks: list[Any] = []
+        self._running: list[tuple[str, int]] = []
+        self._names: dict[int, str] = {}
+        self._thread = 0
+
+    def install(self) -> None:
+        self._thread = threading.get_ident()
+        _spans.__dict__.setdefault("list", [])
+        self._hooks = [
+            torch_module.register_module_forward_pre_hook(self._enter),
+            torch_module.register_module_forward_hook(self._leave, always_call=True),
+        ]
+
+    def remove(self) -> None:
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks = []
+
+    def _enter(self, module: nn.Module, _: Any) -> None:
+        if threading.get_ident() == self._thread:
+            if not self._running:
+                self._names = {id(m): name for name, m in module.named_modules()}
+            name = self._names.get(id(module)) or type(module).__name__
+            self._running.append((name, torch._C._autograd._get_sequence_nr()))
+
+    def _leave(self, module: nn.Module, _: Any, __: Any) -> None:
+        if threading.get_ident() == self._thread and self._running:
+            name, start = self._running.pop()
+            spans = _spans.list
+            spans.append((start, torch._C._autograd._get_sequence_nr(), name))
+            del spans[:-_REMEMBERED]
+
+
+_spans = threading.local()
+_REMEMBERED = 100_000
+
+
+def paths() -> Callable[[Any], str]:
+    """A function of a node: the path of the innermost module of :class:`intercept` it was made in.
+
+    The empty string where that is not known.
+    """
+    bounds, names, running = [-1], [""], [(sys.maxsize, "")]
+    for start, end, name in sorted(getattr(_spans, "list", ()), key=lambda s: (s[0], -s[1])):
+        while running[-1][0] <= start:
+            bounds.append(running.pop()[0])
+            names.append(running[-1][1])
+        bounds.append(start)
+        names.append(name)
+        running.append((end, name))
+    while len(running) > 1:
+        bounds.append(running.pop()[0])
+        names.append(running[-1][1])
+    return lambda node: names[bisect_right(bounds, node._sequence_nr()) - 1]
