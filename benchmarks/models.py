@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import copy
 import statistics
-import sys
 import timeit
 from collections.abc import Callable
-from pathlib import Path
 
 import torch
 from measure import duration, table
@@ -43,19 +41,15 @@ MODELS: dict[str, Callable[[], tuple[nn.Module, Tensor]]] = {
 }
 
 
-def step(net: nn.Module, x: Tensor, y: Tensor, interception: bool) -> Callable[[], None]:
-    def run() -> None:
-        if interception:
-            with manualbp.intercept():
-                cost = F.cross_entropy(net(x), y)
-        else:
-            cost = F.cross_entropy(net(x), y)
-        cost.backward()
-
-    return run
+def cost(net: nn.Module, x: Tensor, y: Tensor, interception: bool) -> Tensor:
+    if interception:
+        with manualbp.intercept():
+            return F.cross_entropy(net(x), y)
+    return F.cross_entropy(net(x), y)
 
 
-def kept(net: nn.Module, forward: Callable[[], Tensor]) -> int:
+def kept(net: nn.Module, x: Tensor, y: Tensor, interception: bool) -> int:
+    """Bytes that autograd holds from forward to backward, parameters not counted."""
     own = {p.data_ptr() for p in net.parameters()}
     saved: dict[int, int] = {}
 
@@ -65,7 +59,7 @@ def kept(net: nn.Module, forward: Callable[[], Tensor]) -> int:
         return tensor
 
     with saved_tensors_hooks(pack, lambda t: t):
-        forward()
+        cost(net, x, y, interception)
     return sum(saved.values())
 
 
@@ -75,41 +69,25 @@ def report(rounds: int = 7) -> str:
         torch.manual_seed(0)
         net, x = make()
         y = torch.randint(10, (len(x),))
-        theirs, ours, both = net, copy.deepcopy(net), copy.deepcopy(net)
-        manualbp.convert(ours)
-        manualbp.convert(both)
-        ways = [step(theirs, x, y, False), step(ours, x, y, False), step(both, x, y, True)]
+        converted = copy.deepcopy(net)
+        manualbp.convert(converted)
+        ways = [(net, x, y, False), (converted, x, y, False), (converted, x, y, True)]
         for way in ways:
-            way()
-        turns = [[timeit.timeit(way, number=1) for way in ways] for _ in range(rounds)]
-        base = statistics.median(turn[0] for turn in turns)
-        ratios = [
-            statistics.median(turn[i] / turn[0] for turn in turns) for i in range(1, len(ways))
+            cost(*way).backward()
+        turns = [
+            [timeit.timeit(lambda way=way: cost(*way).backward(), number=1) for way in ways]
+            for _ in range(rounds)
         ]
-
-        def intercepted(both: nn.Module = both, x: Tensor = x, y: Tensor = y) -> Tensor:
-            with manualbp.intercept():
-                return F.cross_entropy(both(x), y)
-
-        bytes_kept = [
-            kept(theirs, lambda: F.cross_entropy(theirs(x), y)),
-            kept(ours, lambda: F.cross_entropy(ours(x), y)),
-            kept(both, intercepted),
-        ]
-        rows.append(
-            [
-                name,
-                duration(base),
-                *(f"{r:.2f}" for r in ratios),
-                f"{bytes_kept[0] / 2**20:.1f} MiB",
-                *(f"{b / bytes_kept[0]:.2f}" for b in bytes_kept[1:]),
-            ]
+        base, *ratios = (
+            statistics.median(turn[i] / (turn[0] if i else 1) for turn in turns) for i in range(3)
         )
+        held = [kept(*way) for way in ways]
+        row = [name, duration(base), *(f"{r:.2f}" for r in ratios), f"{held[0] / 2**20:.1f} MiB"]
+        rows.append([*row, *(f"{h / held[0]:.2f}" for h in held[1:])])
         print("  ".join(rows[-1]), flush=True)
     head = ["forward and backward", "torch.nn", "converted", "and intercepted"]
-    return table(head + ["torch.nn keeps", "converted", "and intercepted"], rows)
+    return table([*head, "torch.nn keeps", "converted", "and intercepted"], rows)
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
     report()

@@ -18,6 +18,7 @@ from importlib.util import find_spec
 from itertools import pairwise
 from pathlib import Path
 
+import models
 import overhead
 import torch
 from measure import duration, machine, ratio, table
@@ -235,11 +236,19 @@ def smallest(_: int) -> str:
     return overhead.report()
 
 
+def whole_models(rounds: int) -> str:
+    return f"""Untouched, after `manualbp.convert`, and inside `manualbp.intercept()` too, where all
+steps are explicit: forward, cross-entropy and backward, medians of {rounds} rounds in turn.
+
+{models.report(rounds)}"""
+
+
 SECTIONS = {
     "One training step": one_step,
     "How it grows": growth,
     "Epochs of MNIST": epochs,
     "Memory": memory,
+    "Whole models": whole_models,
     "The smallest case": smallest,
 }
 DOCS = ROOT / "docs"

@@ -9,7 +9,6 @@ from functools import cache
 from typing import Any
 
 from torch import nn
-from torch.nn.parameter import is_lazy
 from torch.nn.utils import parametrize
 
 from manualbp import nn as ours
@@ -39,7 +38,7 @@ def convert(model: nn.Module) -> Conversion:
     converted where it inherits how the layer computes. :func:`revert` undoes it.
 
     Left alone, and listed with the reason: layers that override ``forward`` or what it calls,
-    parametrized, quantized, scripted and lazy ones, and layers of torch that manualbp lacks.
+    parametrized, quantized and scripted ones, and layers of torch that manualbp lacks.
     What a model computes with functions and operators is not in its layers: see
     :func:`manualbp.intercept`.
 
@@ -111,9 +110,6 @@ def _reason(module: nn.Module, layer: type | None) -> str | None:
         return "scripted"
     if parametrize.is_parametrized(module):
         return "parametrized: call torch.nn.utils.parametrize.remove_parametrizations first"
-    tensors = [*module._parameters.values(), *module._buffers.values()]
-    if any(is_lazy(t) for t in tensors if t is not None):
-        return "lazy: run it once first"
     if "forward" in vars(module):
         return "its forward was replaced"
     between = kind.__mro__[: kind.__mro__.index(layer)]

@@ -261,7 +261,7 @@ def rest(forward: Method) -> str | None:
 
 
 #: static methods of an ordinary Function: derived, or written by hand, but no part of a formula
-_PROTOCOL = {"setup_context", "backward", "apply", "jvp", "vmap"}
+_PROTOCOL = {"setup_context", "backward", "apply", "in_place", "jvp", "vmap"}
 
 
 def _any(users: Iterable[str]) -> str:

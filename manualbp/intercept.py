@@ -86,10 +86,10 @@ class intercept(by_formula):
 
     The context holds for the forward pass in the thread that opened it; ``backward`` may be
     called outside. It leaves alone calls with ``out=`` and complex numbers. The transforms of
-    ``torch.func`` may be used inside it. ``torch.compile`` does not look into it: convert the
-    model, or compile what runs under it with ``manualbp.compile_step``. Recomputation by
-    ``torch.utils.checkpoint`` happens in the backward pass and needs a context of its own:
-    pass ``context_fn=lambda: (intercept(), intercept())``.
+    ``torch.func`` may be used inside it. ``torch.compile`` breaks its graph at each function that
+    is run by formula here: convert the model instead, whose layers it traces whole. Recomputation
+    by ``torch.utils.checkpoint`` happens in the backward pass and needs a context of its own: pass
+    ``context_fn=lambda: (intercept(), intercept())``.
     """
 
     def __init__(self) -> None:

@@ -200,10 +200,49 @@ def test_a_module_is_torch_s_with_another_forward(name):
     module, twin = MODULES[name], getattr(torch.nn, name)
     assert module.__bases__ == (twin,)
     added = {k for k in vars(module) if not (k.startswith("__") and k.endswith("__"))}
-    assert added <= {"forward"}
+    assert added <= ({"forward", "cls_to_become"} if name.startswith("Lazy") else {"forward"})
     assert list(inspect.signature(module.forward).parameters) == list(
         inspect.signature(twin.forward).parameters
     )
+
+
+#: what torch.nn and torch.nn.functional can differentiate and manualbp does not → why
+LEFT_OUT = {
+    "CrossMapLRN2d": "an explicit Function already, torch's own; see LocalResponseNorm",
+    "NLLLoss2d": "an old name of NLLLoss, of which torch warns whoever subclasses it",
+    "grouped_mm": "for CUDA alone, and bfloat16",
+    "scaled_mm": "of 8-bit numbers: torch has no derivative of it either",
+    "scaled_addmm": "of 8-bit numbers: torch has no derivative of it either",
+    "scaled_addmm_": "of 8-bit numbers: torch has no derivative of it either",
+    "scaled_grouped_mm": "of 8-bit numbers: torch has no derivative of it either",
+}
+#: bases, containers and wrappers, which compute nothing themselves
+NO_LAYERS = {"Module", "Container", "ModuleDict", "ModuleList", "ParameterDict", "ParameterList"}
+NO_LAYERS |= {"DataParallel", "RNNBase", "RNNCellBase"}
+#: of torch.nn.functional, without a derivative
+NO_DERIVATIVE = {"one_hot", "assert_int_or_pair"}
+
+
+def test_torch_nn_is_covered():
+    """Every differentiable class and function is here, or left out for a reason."""
+    theirs = torch.nn.functional
+    classes = {
+        name
+        for name, c in vars(torch.nn).items()
+        if inspect.isclass(c) and issubclass(c, torch.nn.Module)
+    }
+    functions = {
+        name
+        for name, f in vars(theirs).items()
+        if callable(f)
+        and not inspect.isclass(f)
+        and not name.startswith("_")
+        and getattr(f, "__module__", None) in (theirs.__name__, "torch", "torch._C._nn", None)
+    }
+    missing = (classes - set(MODULES) - NO_LAYERS) | (functions - set(FUNCTIONS) - NO_DERIVATIVE)
+    assert missing - set(LEFT_OUT) == set()
+    assert len(LEFT_OUT) <= 10 and all(LEFT_OUT.values())
+    assert not set(LEFT_OUT) & (set(MODULES) | set(FUNCTIONS))
 
 
 def test_importing_it_imports_torch_and_nothing_heavier():

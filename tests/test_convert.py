@@ -130,7 +130,6 @@ def test_what_is_left_says_why():
             "own_forward": Doubled(3, 3),
             "own_inside": PaddedConv(1, 1, 1),
             "parametrized": parametrizations.weight_norm(nn.Linear(3, 3)),
-            "lazy": nn.LazyLinear(3),
             "replaced": nn.Linear(3, 3),
         }
     )
@@ -142,7 +141,6 @@ def test_what_is_left_says_why():
     assert reasons["own_forward"] == "overrides forward"
     assert reasons["own_inside"] == "overrides _conv_forward"
     assert reasons["parametrized"].startswith("parametrized")
-    assert reasons["lazy"].startswith("lazy")
     assert reasons["replaced"] == "its forward was replaced"
     assert "own_forward" in str(report) and "overrides forward" in str(report)
 
@@ -159,6 +157,32 @@ def test_pruned_and_spectral_layers_are_converted():
     model, twin, x = made(), made(), torch.randn(4, 3)
     assert not manualbp.convert(model).left
     assert_close(model(x), twin(x))
+
+
+LAZY = {
+    name: (1, 3, *[5] * (int(name[-2]) if name[-1] == "d" else 0))
+    for name in vars(nn)
+    if name.startswith("Lazy")
+}
+
+
+@pytest.mark.parametrize("made_by", ["convert", "manualbp.nn"])
+@pytest.mark.parametrize("name", LAZY)
+def test_a_lazy_layer_becomes_ours(name, made_by):
+    arguments = (4,) if "Linear" in name else (4, 2) if "Conv" in name else ()
+    x, layers = torch.randn(4, *LAZY[name][1:]), []
+    for library in (manualbp.nn, nn):
+        layers.append(getattr(library if made_by != "convert" else nn, name)(*arguments))
+    if made_by == "convert":
+        assert not manualbp.convert(layers[0]).left
+    for layer in layers:
+        torch.manual_seed(0)
+        first = layer(x)
+    assert type(layers[0]) is getattr(manualbp.nn, name.removeprefix("Lazy"))
+    assert_close(layers[0](x), layers[1](x))
+    assert manualbp.coverage(layers[0](x)).fraction == 1.0 or not list(layers[0].parameters())
+    assert first is not None
+    assert type(manualbp.revert(layers[0])) is type(layers[1])
 
 
 def test_in_place_activations_behave_as_torch_s_do():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from manualbp.formula import Formula
+from manualbp.gate import zeroed
 
 __all__ = [
     "CELU",
@@ -86,7 +87,7 @@ class ReLU(Formula):
     @staticmethod
     def grad_input(g: Tensor, output: Tensor) -> Tensor:
         # [z > 0] = [a > 0]; at the kink the slope is 0, as torch has it, and a NaN passes g on.
-        return g.masked_fill(output <= 0, 0)
+        return zeroed(g, output <= 0)
 
 
 class ReLU6(Formula):
@@ -101,7 +102,7 @@ class ReLU6(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, output: Tensor) -> Tensor:
-        return g.masked_fill((output <= 0) | (output >= 6), 0)
+        return zeroed(g, (output <= 0) | (output >= 6))
 
 
 class Hardtanh(Formula):
@@ -116,7 +117,7 @@ class Hardtanh(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, output: Tensor, min_val: float, max_val: float) -> Tensor:
-        return g.masked_fill((output <= min_val) | (output >= max_val), 0)
+        return zeroed(g, (output <= min_val) | (output >= max_val))
 
 
 class Threshold(Formula):
@@ -131,7 +132,7 @@ class Threshold(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, threshold: float) -> Tensor:
-        return g.masked_fill(input <= threshold, 0)
+        return zeroed(g, input <= threshold)
 
 
 class Hardshrink(Formula):
@@ -146,7 +147,7 @@ class Hardshrink(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, lambd: float) -> Tensor:
-        return g.masked_fill(input.abs() <= lambd, 0)
+        return zeroed(g, input.abs() <= lambd)
 
 
 class Softshrink(Formula):
@@ -161,7 +162,7 @@ class Softshrink(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, output: Tensor) -> Tensor:
-        return g.masked_fill(output == 0, 0)  # [|z| > λ] = [a ≠ 0]
+        return zeroed(g, output == 0)  # [|z| > λ] = [a ≠ 0]
 
 
 class Tanhshrink(Formula):
@@ -360,7 +361,7 @@ class Hardsigmoid(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor) -> Tensor:
-        return torch.where(input.abs() < 3, g * (1 / 6), 0)
+        return zeroed(g * (1 / 6), input.abs() >= 3)
 
 
 class Hardswish(Formula):

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from manualbp.formula import Formula
+from manualbp.gate import zeroed
 
 __all__ = [
     "Abs",
@@ -761,11 +762,11 @@ class Where(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, condition: Tensor) -> Tensor:
-        return torch.where(condition, g, 0)
+        return zeroed(g, ~condition)
 
     @staticmethod
     def grad_other(g: Tensor, condition: Tensor) -> Tensor:
-        return torch.where(condition, 0, g)
+        return zeroed(g, condition)
 
 
 class MaskedFill(Formula):
@@ -783,11 +784,11 @@ class MaskedFill(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, mask: Tensor) -> Tensor:
-        return g.masked_fill(mask, 0)
+        return zeroed(g, mask)
 
     @staticmethod
     def grad_value(g: Tensor, mask: Tensor) -> Tensor:
-        return torch.where(mask, g, 0)
+        return zeroed(g, ~mask)
 
 
 class Clamp(Formula):
@@ -805,7 +806,7 @@ class Clamp(Formula):
         inside = input < max if min is None else input > min  # type: ignore[operator]
         if min is not None and max is not None:
             inside = inside & (input < max)
-        return torch.where(inside, g, 0)
+        return zeroed(g, ~inside)
 
 
 class ClampBetween(Formula):

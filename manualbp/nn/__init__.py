@@ -11,6 +11,7 @@ from manualbp.nn.conv import *
 from manualbp.nn.distance import *
 from manualbp.nn.dropout import *
 from manualbp.nn.flatten import *
+from manualbp.nn.lazy import *
 from manualbp.nn.linear import *
 from manualbp.nn.loss import *
 from manualbp.nn.normalization import *
