@@ -30,7 +30,7 @@ from manualbp import nn
 COLUMNS: dict[str, Callable[[Case], None]] = {
     "value": properties.value,
     "gradient": properties.gradient,
-    "second order": properties.second_order,
+    "second order": properties.same_second_order,
     "vmap": properties.per_example,
     "jvp": properties.forward_mode,
     "compile": properties.compiled,
@@ -45,18 +45,20 @@ def case(row: Module) -> Case:
     """The module as a function of its inputs and parameters, with one tensor for all it returns."""
 
     def function(library: Any) -> Callable[..., Tensor]:
-        names = [name for name, _ in row.build(library).named_parameters()]
+        modules = {
+            dtype: row.build(library).to(dtype)
+            for dtype in (torch.double, torch.float, torch.bfloat16)
+        }
+        names = [name for name, _ in modules[torch.double].named_parameters()]
 
         def call(*values: Any) -> Tensor:
-            module = row.build(library)
             inputs, parameters = values[: len(row.inputs)], values[len(row.inputs) :]
             dtype = next((v.dtype for v in values if _real(v)), torch.double)
-            device = next((v.device for v in values if isinstance(v, Tensor)), None)
-            module = module.to(device=device, dtype=dtype)
+            module = modules[dtype]
             named = dict(zip(names, parameters, strict=True))
-            torch.manual_seed(0)
-            given = tree_leaves(torch.func.functional_call(module, named, inputs))
-            outputs = [t for t in given if _real(t)]
+            named |= {name: b.clone() for name, b in module.named_buffers()}
+            given = torch.func.functional_call(module, named, inputs)
+            outputs = [t for t in tree_leaves(given) if _real(t)]
             return outputs[0] if len(outputs) == 1 else torch.cat([t.flatten() for t in outputs])
 
         return call
@@ -114,9 +116,13 @@ def seconds(row: Module, rounds: int = 7) -> float | None:
     def ready(value: Any) -> Any:
         if not isinstance(value, Tensor) or not value.dim():
             return value
-        value = value.detach().repeat(times, *[1] * (value.dim() - 1))
+        # The batch is the second axis of what a recurrent layer reads, and the first of all else.
+        counts = [1] * value.dim()
+        counts[1 if recurrent and value.dim() > 2 else 0] = times
+        value = value.detach().repeat(counts)
         return value.float().requires_grad_() if value.is_floating_point() else value
 
+    recurrent = issubclass(getattr(nn, row.name), torch.nn.RNNBase)
     inputs = [ready(value) for value in made]
     calls = []
     for library in (nn, torch.nn):
@@ -140,7 +146,7 @@ def seconds(row: Module, rounds: int = 7) -> float | None:
 
 def line(row: Module) -> list[str]:
     said = [f"`{row}`".replace("|", "\\|")]
-    said += [row.without.get(p.__name__) or holds(p, row) for p in COLUMNS.values()]
+    said += [holds(p, row) for p in COLUMNS.values()]
     ours, theirs = kept(nn, row), kept(torch.nn, row)
     said.append("0" if not ours else f"{ours / theirs:.2f}" if theirs else f"{ours} B to none")
     ratio = seconds(row)
