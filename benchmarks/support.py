@@ -124,13 +124,13 @@ def seconds(row: Module, rounds: int = 7) -> float | None:
     def ready(value: Any) -> Any:
         if not isinstance(value, Tensor) or not value.dim():
             return value
-        # The batch is the second axis of what a recurrent layer reads, and the first of all else.
+        # The batch is the second axis of a sequence, and the first of all else.
         counts = [1] * value.dim()
-        counts[1 if recurrent and value.dim() > 2 else 0] = times
+        counts[1 if sequence and value.dim() > 2 else 0] = times
         value = value.detach().repeat(counts)
         return value.float().requires_grad_() if value.is_floating_point() else value
 
-    recurrent = issubclass(getattr(nn, row.name), torch.nn.RNNBase)
+    sequence = row.name in ("RNN", "LSTM", "GRU", "MultiheadAttention") or "Trans" in row.name[:5]
     inputs = [ready(value) for value in made]
     calls = []
     for library in (nn, torch.nn):
@@ -153,7 +153,7 @@ def seconds(row: Module, rounds: int = 7) -> float | None:
 
 
 def line(row: Module) -> list[str]:
-    said = [f"`{row}`".replace("|", "\\|")]
+    said = [f"`{' '.join(str(row).split())[:60]}`"]
     said += [holds(name, row) for name in COLUMNS]
     ours, theirs = kept(nn, row), kept(torch.nn, row)
     said.append("0" if not ours else f"{ours / theirs:.2f}" if theirs else f"{ours} B to none")
@@ -182,8 +182,9 @@ the tests check of every formula. {machine()}, one thread.
 *value*, *gradient*, *second order*, *vmap* (of the gradient) and *jvp* are those of torch's module,
 to 1e-9 in float64; *compile* traces it whole and changes nothing; *autocast* is to bfloat16; *tape*
 is `manualbp.Tape`. Where torch's own module fails the same check it says *nor torch*; a *no* in a
-column of derivatives is explained in [differences.md](differences.md). *bytes kept* is what autograd holds from forward to
-backward; *time* is forward and backward with the batch repeated until {NUMBERS:,} numbers go in.
+column of derivatives is explained in [differences.md](differences.md). *bytes kept* is what
+autograd holds from forward to backward; *time* is forward and backward with the batch repeated
+until {NUMBERS:,} numbers go in.
 
 {table(head, lines)}
 """,

@@ -1,4 +1,4 @@
-"""Where torch's own gradient is the worse one, ours is held to the definition; docs/differences.md."""
+"""Where torch's own gradient is the worse one, ours is held to the definition."""
 
 import math
 
