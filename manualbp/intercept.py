@@ -172,7 +172,8 @@ def twins() -> dict[Any, Call]:
             if callable(other) and (theirs is None or _alike(name, other, ours)):
                 table.setdefault(other, ours)
         method = getattr(Tensor, name, None)
-        if callable(method):
+        # Tensor.unfold, a view, has but its name in common with torch.nn.functional.unfold.
+        if callable(method) and (theirs is None or hasattr(torch, name)):
             table[method] = ours
         if not name.endswith("_"):
             for owner in (Tensor, torch):
@@ -182,8 +183,17 @@ def twins() -> dict[Any, Call]:
         if ours := getattr(functional, name, None):
             table[alias] = ours
     table[Tensor.__getitem__] = _getitem
+    # Methods whose parameters come in another order than those of the function of their name.
     table[Tensor.where] = lambda input, condition, other: functional.where(condition, input, other)
+    for softmax in (Tensor.softmax, torch.softmax, torch.special.softmax):
+        table[softmax] = _with_dtype_third(functional.softmax)
+    for log_softmax in (Tensor.log_softmax, torch.log_softmax, torch.special.log_softmax):
+        table[log_softmax] = _with_dtype_third(functional.log_softmax)
     return table
+
+
+def _with_dtype_third(ours: Call) -> Call:
+    return lambda input, dim, dtype=None: ours(input, dim, dtype=dtype)
 
 
 #: torch's functions of another name than ours
@@ -234,7 +244,7 @@ def _in_place(name: str, ours: Call) -> Call:
 def _getitem(input: Tensor, index: Any) -> Tensor:
     """``x[index]``: a view, or values gathered by an index that is a tensor or a list."""
     parts = index if isinstance(index, tuple) else (index,)
-    if any(_gathers(part) for part in parts) and hasattr(functional, "index"):
+    if any(_gathers(part) for part in parts):
         return functional.index(input, index)
     return input[index]
 

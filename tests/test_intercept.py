@@ -34,6 +34,12 @@ EXPRESSIONS = {
         x[:, None], x[:, None], x[:, None], 3, 1, w.repeat(3, 1), None, None, None, False, 0.0, w,
         None,
     )[0],
+    "orders of parameters": lambda x, w: (
+        x.softmax(-1, torch.double) + torch.log_softmax(x, -1, torch.double)
+        + x.where(x > 0, 2 * x) + torch.max(x, w[:1]) + x.min(w[:1]) + x.var(False)
+        + x.unfold(1, 2, 1).sum(1)[:, :1] + x.mean((0, 1)) + torch.maximum(x, 2 * x)
+        + x.sum(-1, True) + torch.pow(2, x) + x.clamp(0) + x.std(1, keepdim=True, unbiased=False)
+    ),
     "splitting": lambda x, w: sum(part.exp() for part in x.split(1, dim=1)) + x.chunk(3, 1)[0],
     "normalize": lambda x, w: F.normalize(x, dim=1).T @ F.softmax(x, dim=0),
 }  # fmt: skip
