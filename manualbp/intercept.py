@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import re
 import sys
 import threading
 import types
@@ -169,7 +168,7 @@ def twins() -> dict[Any, Call]:
             table[theirs] = ours
         for namespace in (torch, torch.special, torch.linalg, torch._C._nn):
             other = getattr(namespace, name, None)
-            if callable(other) and (theirs is None or _alike(name, other, ours)):
+            if callable(other) and (theirs is None or _alike(name, ours)):
                 table.setdefault(other, ours)
         method = getattr(Tensor, name, None)
         # Tensor.unfold, a view, has but its name in common with torch.nn.functional.unfold.
@@ -220,13 +219,19 @@ ALIASES: dict[Any, str] = {
 }
 
 
-def _alike(name: str, theirs: Any, ours: Call) -> bool:
-    """Whether torch's function takes by position what ours takes, as its docstring says."""
-    stated = re.search(rf"^\s*{name}\(([^*)]*)", getattr(theirs, "__doc__", None) or "", re.M)
-    if stated is None:
-        return False
-    names = [p.partition("=")[0].strip() for p in stated[1].split(",") if p.strip()]
-    return names == list(inspect.signature(ours).parameters)[: len(names)]
+def _alike(name: str, ours: Call) -> bool:
+    """Whether torch's operator takes by position what ours takes, as one of its schemas says."""
+    taken = list(inspect.signature(ours).parameters)
+    for schema in torch._C._jit_get_schemas_for_operator(f"aten::{name}"):
+        stated = [a.name for a in schema.arguments if not a.kwarg_only]
+        stated = [_RENAMED.get(argument, argument) for argument in stated]
+        if stated == taken[: len(stated)]:
+            return True
+    return False
+
+
+#: what operators call otherwise than functions do
+_RENAMED = {"self": "input", "train": "training"}
 
 
 def _in_place(name: str, ours: Call) -> Call:

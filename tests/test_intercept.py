@@ -81,6 +81,8 @@ def test_the_table_is_made_from_names():
     table = twins()
     assert table[F.linear] is functional.linear
     assert table[torch.Tensor.matmul] is functional.matmul
+    assert table[torch.relu] is table[torch.Tensor.relu] is functional.relu
+    assert torch.Tensor.unfold not in table and torch.embedding not in table
     assert set(table.values()) >= {
         f for n, f in vars(functional).items() if callable(f) and hasattr(F, n) and n[0] != "_"
     } - {functional.squared_error}
