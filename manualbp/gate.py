@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from manualbp.plain import on_cpu
+
 #: integers of as many bytes as the numbers
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -14,13 +16,6 @@ def zeroed(g: Tensor, where: Tensor) -> Tensor:
 
     The bits of g times 0 or 1, as integers: so that ∞ and nan become 0 too, as they do there.
     """
-    if (
-        torch.compiler.is_compiling()
-        or g.device.type != "cpu"
-        or type(g) is not Tensor
-        or torch.is_grad_enabled()  # what views bits has no derivative
-        or torch._C._are_functorch_transforms_active()
-        or torch._C._len_torch_dispatch_stack()
-    ):
+    if not on_cpu(g, where):
         return g.masked_fill(where, 0)
     return (g.view(_INTEGERS[g.element_size()]) * ~where).view(g.dtype)

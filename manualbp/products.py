@@ -15,8 +15,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 from torch.nn import functional as F
+
+from manualbp.plain import on_cpu
 
 aten = torch.ops.aten
 
@@ -41,24 +42,16 @@ def _onednn(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
 
 
 def _gains(a: Tensor, b: Tensor, columns: int) -> bool:
-    """Whether oneDNN is to multiply these, and nobody is watching who knows only torch's ``mm``."""
+    """Whether oneDNN is to multiply these."""
     return (
-        not torch.compiler.is_compiling()
+        not torch.compiler.is_compiling()  # which would make a condition of the size
         and a.numel() * columns >= LARGE
         and _mkl_is_slow()
         and a.dtype is b.dtype is torch.float32
-        and a.device.type == b.device.type == "cpu"
-        and type(a) in _PLAIN
-        and type(b) in _PLAIN
-        and not torch.is_grad_enabled()
         and not torch._C._is_any_autocast_enabled()
-        and not torch._C._are_functorch_transforms_active()
-        and not torch._C._len_torch_dispatch_stack()
         and bool(torch.backends.mkldnn.enabled)
+        and on_cpu(a, b)
     )
-
-
-_PLAIN = (Tensor, Parameter)
 
 
 @cache

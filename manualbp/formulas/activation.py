@@ -361,7 +361,7 @@ class Hardsigmoid(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor) -> Tensor:
-        return zeroed(g * (1 / 6), input.abs() >= 3)
+        return zeroed(g * (1 / 6), ~(input.abs() < 3))
 
 
 class Hardswish(Formula):
