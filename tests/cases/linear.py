@@ -33,7 +33,16 @@ CASES = [
     row("linear", constant(real(4, 3)), real(5, 3), real(5), note="data"),
     row("bilinear", real(4, 2), real(4, 3), real(5, 2, 3), real(5), without=TRILINEAR),
     row("bilinear", real(2, 3, 2), real(2, 3, 3), real(4, 2, 3), without=TRILINEAR),
-    row("bilinear", real(2), real(3), real(4, 2, 3), real(4), twin=bilinear, note="written out"),
+    row(
+        "bilinear",
+        real(2),
+        real(3),
+        real(4, 2, 3),
+        real(4),
+        twin=bilinear,
+        note="written out",
+        without={"thrifty": "what the twin keeps depends on the order in which einsum goes"},
+    ),
     row("bilinear", real(0, 2), real(0, 3), real(4, 2, 3), real(4), without=TRILINEAR),
 ]
 
