@@ -177,7 +177,7 @@ def main() -> None:
         f"""# What is supported
 
 Written by `python benchmarks/support.py`: every module of `manualbp.nn` under the properties that
-the tests check of every formula. {machine()}, one thread.
+the tests check of every formula. {machine()}.
 
 *value*, *gradient*, *second order*, *vmap* (of the gradient) and *jvp* are those of torch's module,
 to 1e-9 in float64; *compile* traces it whole and changes nothing; *autocast* is to bfloat16; *tape*
