@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Size, Tensor
+from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.nn.modules import module as torch_module
 
 from manualbp.derivation import Derivation
@@ -176,7 +177,8 @@ class Tape:
         codes = tuple(self._number(leaf, formula) for leaf in graph.leaves)
         structural = _structural_formula(" ".join(graph.names), len(codes))
         node = self._node = self._node.then(structural, codes)
-        kept = (value, *graph.leaves)
+        # Not the value itself, which may be written over before the way back.
+        kept = (get_gradient_edge(value), *graph.leaves)
         self._kept.append(kept)
         self._versions.append(versions(kept))
         self._shapes.append((value.shape,))
@@ -355,9 +357,9 @@ class Structural:
         self.__name__ = names
         arguments = tuple(map(str, range(sources)))
 
-        def gradients(needs: Any, g: Tensor, value: Tensor, *leaves: Tensor) -> Any:
+        def gradients(needs: Any, g: Tensor, edge: GradientEdge, *leaves: Tensor) -> Any:
             # Another entry may have been through part of the same graph.
-            return torch.autograd.grad(value, leaves, g, retain_graph=True)
+            return torch.autograd.grad(edge, leaves, g, retain_graph=True)
 
         self.derivation = Derivation(
             arguments=arguments,

@@ -393,3 +393,19 @@ def test_on_cuda():
     tape.backprop(cost)
     for p, grad in zip(net.parameters(), expected, strict=True):
         assert torch.equal(p.grad, grad)
+
+
+def test_a_value_written_over_after_its_use():
+    """What was used is what it was then, as in autograd."""
+    x = torch.randn(3, dtype=torch.double, requires_grad=True)
+
+    def cost():
+        y = torch.zeros(3, dtype=torch.double)
+        y.copy_(F.exp(x))
+        y.copy_(F.add(y, F.sin(x)))
+        return F.mul(y, y).sum()
+
+    with Tape() as tape:
+        output = cost()
+    tape.backprop(output)
+    torch.testing.assert_close(x.grad, torch.autograd.grad(cost(), x)[0])
