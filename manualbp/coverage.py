@@ -99,12 +99,14 @@ def coverage(loss: Tensor, model: nn.Module | None = None) -> Coverage:
         )
     names = {id(p): name for name, p in model.named_parameters()} if model else {}
     path_of = paths()
+    kinds: dict[Any, str] = {}
     steps: list[Step] = []
     users: dict[Any, list[Any]] = defaultdict(list)
     queue, seen = [loss.grad_fn], {loss.grad_fn}
     while queue:
         node = queue.pop()
-        steps.append(Step(name_of(node), _kind(node), path_of(node)))
+        kinds[node] = _kind(node)
+        steps.append(Step(name_of(node), kinds[node], path_of(node)))
         for before, _ in node.next_functions:
             if before is not None:
                 users[before].append(node)
@@ -113,27 +115,27 @@ def coverage(loss: Tensor, model: nn.Module | None = None) -> Coverage:
                     queue.append(before)
     parameters = []
     for leaf in (node for node in seen if hasattr(node, "variable")):
-        direct = list(_users(leaf, users))
+        direct = list(_users(leaf, users, kinds))
         shape = tuple(leaf.variable.shape)
         parameters.append(
             Use(
                 names.get(id(leaf.variable), ""),
                 shape,
-                tuple(name_of(n) for n in direct if _kind(n) == "explicit"),
-                tuple(name_of(n) for n in direct if _kind(n) == "foreign"),
+                tuple(name_of(n) for n in direct if kinds[n] == "explicit"),
+                tuple(name_of(n) for n in direct if kinds[n] == "foreign"),
             )
         )
     return Coverage(steps, sorted(parameters, key=lambda use: use.name))
 
 
-def _users(node: Any, users: dict[Any, list[Any]]) -> Any:
+def _users(node: Any, users: dict[Any, list[Any]], kinds: dict[Any, str]) -> Any:
     """The steps that use what ``node`` gives, seen through structural ones."""
     queue, seen = list(users[node]), set()
     while queue:
         user = queue.pop()
         if user not in seen:
             seen.add(user)
-            if _kind(user) == "structural":
+            if kinds[user] == "structural":
                 queue += users[user]
             else:
                 yield user

@@ -27,3 +27,9 @@ def on_cpu(*tensors: Tensor) -> bool:
             for t in tensors
         )
     )
+
+
+def transformed() -> bool:
+    """Whether torch.func transforms this call; some of torch's kernels know nothing of it."""
+    compiling = torch.compiler.is_compiling()
+    return not compiling and torch._C._are_functorch_transforms_active()

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.nn import functional as F
 
 from manualbp.plain import on_cpu
@@ -92,13 +92,13 @@ def choose(graph: torch.fx.GraphModule) -> None:
 @cache
 def _operator() -> Any:
     """``product(a, b, bias)``: a b + bias by oneDNN, as an operator that Inductor leaves alone."""
-    library = torch.library.Library("manualbp", "FRAGMENT")  # type: ignore[no-untyped-call]
-    library.define("product(Tensor a, Tensor b, Tensor? bias) -> Tensor")  # type: ignore[no-untyped-call]
-    library.impl("product", lambda a, b, bias: _onednn(a, b.t(), bias), "CPU")  # type: ignore[no-untyped-call]
-    torch.library.register_fake(
-        "manualbp::product", lambda a, b, bias: a.new_empty(a.shape[0], b.shape[1]), lib=library
+    ours = library.Library("manualbp", "FRAGMENT")  # type: ignore[no-untyped-call]
+    ours.define("product(Tensor a, Tensor b, Tensor? bias) -> Tensor")  # type: ignore[no-untyped-call]
+    ours.impl("product", lambda a, b, bias: _onednn(a, b.t(), bias), "CPU")  # type: ignore[no-untyped-call]
+    library.register_fake(
+        "manualbp::product", lambda a, b, bias: a.new_empty(a.shape[0], b.shape[1]), lib=ours
     )
-    _libraries.append(library)  # which takes its operators with it when it goes
+    _libraries.append(ours)  # which takes its operators with it when it goes
     return torch.ops.manualbp.product.default
 
 

@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional as torch_functional
 
 from manualbp.formula import Formula
-from manualbp.formulas.linear import transformed
+from manualbp.formulas.dropout import share_kept
+from manualbp.plain import transformed
 
 __all__ = ["Attention"]
 
@@ -47,7 +48,7 @@ class Attention(Formula):
         scores = _scores(query, key, attn_mask, is_causal, scale)
         weights = _safe_softmax(scores, -1)
         weights = weights if kept is None else weights * kept
-        return _apart(_grouped(weights, value) @ value, weights) * _share(dropout_p)
+        return _apart(_grouped(weights, value) @ value, weights) * share_kept(dropout_p)
 
     @staticmethod
     def probabilities(
@@ -61,7 +62,7 @@ class Attention(Formula):
     @staticmethod
     def share(g: Tensor, dropout_p: float) -> Tensor:
         """What arrives at the probabilities that were kept: g / (1 − p)."""
-        return g * _share(dropout_p) if dropout_p else g
+        return g * share_kept(dropout_p) if dropout_p else g
 
     @staticmethod
     def slope(
@@ -110,11 +111,6 @@ def _scores(
     if attn_mask.dtype == torch.bool:
         return product.masked_fill(~attn_mask, -torch.inf)
     return product + attn_mask
-
-
-def _share(p: float) -> float:
-    """What a probability that is not left out counts for: 1 / (1 − p)."""
-    return 0.0 if p == 1 else 1 / (1 - p)
 
 
 def _grouped(rows: Tensor, key: Tensor) -> Tensor:

@@ -33,7 +33,7 @@ class Dropout(Formula):
 
     @staticmethod
     def grad_input(g_output: Tensor, mask: Tensor, p: float) -> Tensor:
-        return g_output * mask * (0.0 if p == 1 else 1 / (1 - p))
+        return g_output * mask * share_kept(p)
 
 
 class FeatureDropout(Formula):
@@ -73,6 +73,11 @@ class AlphaDropout(Formula):
     @staticmethod
     def grad_input(g_output: Tensor, mask: Tensor, p: float) -> Tensor:
         return g_output * (mask.to(g_output.dtype) * _scale(p))
+
+
+def share_kept(p: float) -> float:
+    """What an entry that is not left out counts for: 1 / (1 − p)."""
+    return 0.0 if p == 1 else 1 / (1 - p)
 
 
 def _drawn(input: Tensor, p: float, axes: int | None) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from manualbp import products
 from manualbp.formula import Formula
+from manualbp.plain import transformed
 
 __all__ = ["Bilinear", "Linear"]
 
@@ -88,9 +89,3 @@ def _rows(t: Tensor) -> Tensor:
 def _pairs(input1: Tensor, input2: Tensor) -> Tensor:
     """a a′ᵀ of every example, as one row."""
     return (_rows(input1).unsqueeze(-1) * _rows(input2).unsqueeze(-2)).flatten(1)
-
-
-def transformed() -> bool:
-    """Whether torch.func transforms this call; some of torch's kernels know nothing of it."""
-    compiling = torch.compiler.is_compiling()
-    return not compiling and torch._C._are_functorch_transforms_active()

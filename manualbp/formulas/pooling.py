@@ -242,8 +242,11 @@ def _of_axes(shape: Shape, *functions: Any) -> Any:
 
 
 def each_axis(value: Each, axes: int) -> tuple[int, ...]:
-    given = (value,) if isinstance(value, int) else tuple(value)
-    return given if len(given) == axes else given * axes
+    """One number for each of so many axes."""
+    if isinstance(value, int):
+        return (value,) * axes
+    value = tuple(value)
+    return value * axes if len(value) == 1 else value
 
 
 def _to_the_greatest(g: Tensor, indices: Tensor, shape: Shape) -> Tensor:

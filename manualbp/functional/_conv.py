@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from manualbp import formulas
+from manualbp.formulas.pooling import each_axis
 from manualbp.functional._padding import pad
 
 __all__ = [
@@ -122,7 +123,7 @@ def unfold(
     input: Tensor, kernel_size: Count, dilation: Count = 1, padding: Count = 0, stride: Count = 1
 ) -> Tensor:
     """z_kp = a_{sp + dk}: (N, channels, height, width) → (N, channels · k's, p's)."""
-    options = (_each(2, o) for o in (kernel_size, dilation, padding, stride))
+    options = (each_axis(o, 2) for o in (kernel_size, dilation, padding, stride))
     return formulas.Unfold.apply(input, *options, input.shape[-2:])
 
 
@@ -136,15 +137,7 @@ def fold(
 ) -> Tensor:
     """z_q = Σₖ a_kp over p with sp + dk = q: (N, channels · k's, p's) → (N, channels, *q's)."""
     options = (output_size, kernel_size, dilation, padding, stride)
-    return formulas.Fold.apply(input, *(_each(2, o) for o in options))
-
-
-def _each(axes: int, value: Count) -> tuple[int, ...]:
-    """One number for each axis."""
-    if isinstance(value, int):
-        return (value,) * axes
-    value = tuple(value)
-    return value * axes if len(value) == 1 else value
+    return formulas.Fold.apply(input, *(each_axis(o, 2) for o in options))
 
 
 def _conv(
@@ -160,10 +153,10 @@ def _conv(
     if input.dim() == axes + 1:
         alone = input.unsqueeze(0)
         return _conv(axes, alone, weight, bias, stride, padding, dilation, groups).squeeze(0)
-    stride, dilation = _each(axes, stride), _each(axes, dilation)
+    stride, dilation = each_axis(stride, axes), each_axis(dilation, axes)
     if isinstance(padding, str):
         input, padding = _named(padding, input, weight, stride, dilation)
-    padding = _each(axes, padding)
+    padding = each_axis(padding, axes)
     return formulas.Conv.apply(
         input, weight, bias, stride, padding, dilation, groups, input.shape[2:]
     )
@@ -201,7 +194,7 @@ def _conv_transpose(
         return _conv_transpose(
             axes, alone, weight, bias, stride, padding, output_padding, groups, dilation
         ).squeeze(0)
-    options = (_each(axes, o) for o in (stride, padding, output_padding))
+    options = (each_axis(o, axes) for o in (stride, padding, output_padding))
     return formulas.ConvTranspose.apply(
-        input, weight, bias, *options, groups, _each(axes, dilation), input.shape[2:]
+        input, weight, bias, *options, groups, each_axis(dilation, axes), input.shape[2:]
     )
