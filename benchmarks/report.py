@@ -34,7 +34,7 @@ NETWORKS = {
     "784-2048-2048-10": 512,
 }
 BASE = "torch.nn eager"
-OURS = ["layers under autograd", "Sequential as one node", "tape", "compiled step"]
+OURS = ["layers under autograd", "tape", "compiled step"]
 WAYS = [BASE, "torch.compile", *OURS, "compiled step, 8 a call", "matrix products alone"]
 PEERS = ["JAX jit", "JAX scan, 8 a call"]
 GROWTH = {
@@ -134,13 +134,9 @@ def memory_table() -> str:
     for widths, batch in NETWORKS.items():
         sizes = [int(w) for w in widths.split("-")]
         saved = []
-        for nn, kind in (
-            (torch.nn, torch.nn.Sequential),
-            (manualbp.nn, torch.nn.Sequential),
-            (manualbp.nn, manualbp.nn.Sequential),
-        ):
+        for nn in (torch.nn, manualbp.nn):
             layers = [m for a, b in pairwise(sizes) for m in (nn.Linear(a, b), nn.Sigmoid())]
-            net, criterion = kind(*layers), nn.MSELoss()
+            net, criterion = torch.nn.Sequential(*layers), nn.MSELoss()
             own = {p.data_ptr() for p in net.parameters()}
             seen: dict[int, int] = {}
 
@@ -153,7 +149,7 @@ def memory_table() -> str:
                 criterion(net(torch.rand(batch, sizes[0])), torch.rand(batch, sizes[-1]))
             saved.append(sum(seen.values()))
         rows.append([f"{widths}, batch {batch}", *(f"{s / 1024:,.0f} KiB" for s in saved)])
-    return table(["kept for the backward pass", "torch.nn", "layers", "Sequential"], rows)
+    return table(["kept for the backward pass", "torch.nn", "manualbp.nn"], rows)
 
 
 def epochs_table(rounds: int) -> str:

@@ -32,8 +32,7 @@ def torch_step(way: str, widths: list[int], batch: int, device: str) -> tuple[Ca
     theirs = way.startswith("torch")
     nn = torch.nn if theirs else manualbp.nn
     layers = [m for a, b in pairwise(widths) for m in (nn.Linear(a, b), nn.Sigmoid())]
-    fused = way in ("Sequential as one node", "tape")
-    net = (manualbp.nn if fused else torch.nn).Sequential(*layers).to(device)
+    net = torch.nn.Sequential(*layers).to(device)
     criterion = nn.MSELoss()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
     steps = 8 if way.endswith("8 a call") else 1

@@ -77,11 +77,11 @@ def revert(model: nn.Module) -> nn.Module:
     return model
 
 
-#: torch's layer → ours, by name; a Sequential is a container, and stays what it is
+#: torch's layer → ours, by name; a Sequential is torch's own
 LAYERS: dict[type, type] = {
     getattr(nn, name): layer
     for name, layer in vars(ours).items()
-    if inspect.isclass(layer) and hasattr(nn, name) and name != "Sequential"
+    if inspect.isclass(layer) and hasattr(nn, name) and layer is not getattr(nn, name)
 }
 _TWINS = {layer: twin for twin, layer in LAYERS.items()}
 _OURS = tuple(_TWINS)

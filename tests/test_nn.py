@@ -57,6 +57,24 @@ def test_every_module_is_here():
     assert modules - {row.name for row in MODULES} == {"SquaredError", "Sequential"}
 
 
+def test_a_layer_applied_twice_in_second_order():
+    layer = nn.Linear(1, 1, bias=False).double()
+    torch.nn.init.constant_(layer.weight, 1.0)
+    net = nn.Sequential(layer, layer)
+    x = torch.ones(1, 1, dtype=torch.double)
+    (first,) = torch.autograd.grad(net(net(x)), [layer.weight], create_graph=True)
+    (second,) = torch.autograd.grad(first, [layer.weight])
+    assert (first.item(), second.item()) == (4.0, 12.0)  # of w⁴ at 1
+
+
+def test_what_a_container_gave_may_be_written_over():
+    net = nn.Sequential(nn.Linear(3, 3), nn.Sigmoid(), nn.Linear(3, 3))
+    net[0].requires_grad_(False)  # its weight's gradient would need h
+    h = torch.randn(4, 3) @ torch.eye(3).requires_grad_()
+    h += net(h)
+    h.backward(torch.randn(4, 3))
+
+
 def test_value_and_gradients(row, pair):
     """Twice: what a module keeps from call to call, running statistics say, is torch's too."""
     ours, theirs, inputs = pair
