@@ -1,0 +1,1327 @@
+"""Random programs over every function that interception runs by formula, held to plain torch.
+
+A program is a few lines of Python: leaves, then 3 to 12 calls on them and on one another, with
+views, writes in place, masks, islands of ``no_grad``, and one cost or two. It is drawn by asking
+torch: a call that torch refuses is drawn again. It then runs three times, by torch, inside
+``manualbp.intercept()`` and on a ``manualbp.Tape`` with interception inside, and everything that
+can be seen of it must be the same: values, dtypes, gradients, what shares memory with what, what
+raises. What differs is shrunk to the fewest lines that still differ, and printed as a program.
+
+    python tests/random_programs.py --minutes 10 --seed 1
+    python tests/random_programs.py --seed 1 --only 1234      # one program, printed and compared
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import re
+import sys
+import time
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import cache
+from inspect import signature
+from typing import Any
+
+import random_calls
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+import manualbp
+from manualbp.intercept import twins
+
+NAME = re.compile(r"\b[vx]\d+\b")
+SEED = 1 << 20
+
+
+# ----------------------------------------------------------------------- what a program may call
+
+
+def randn(seed: int, shape: tuple[int, ...], dtype: torch.dtype = torch.double) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.double).to(dtype)
+
+
+def rand(seed: int, shape: tuple[int, ...], dtype: torch.dtype = torch.double) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.rand(shape, generator=generator, dtype=torch.double).to(dtype)
+
+
+PREAMBLE = """\
+import torch, manualbp
+from torch.nn import functional as F
+
+def randn(seed, shape, dtype=torch.double, draw=torch.randn):
+    generator = torch.Generator().manual_seed(seed)
+    return draw(shape, generator=generator, dtype=torch.double).to(dtype)
+
+def rand(seed, shape, dtype=torch.double):
+    return randn(seed, shape, dtype, torch.rand)
+"""
+
+SPACE: dict[str, Any] = {"torch": torch, "F": F, "randn": randn, "rand": rand}
+
+
+@cache
+def calls() -> dict[str, random_calls.Recipe]:
+    return random_calls.spellings()
+
+
+@cache
+def parameters(path: str) -> tuple[str, ...]:
+    """The names of a function's parameters, by which a program may give them."""
+    where, _, name = path.rpartition(".")
+    key = getattr(random_calls.NAMESPACES[where], name)
+    try:
+        return tuple(signature(twins()[key]).parameters)
+    except ValueError:
+        return ()
+
+
+# ------------------------------------------------------------------------------------ a program
+
+
+@dataclass(frozen=True)
+class Line:
+    source: str
+    #: the names that it gives a value to
+    defines: tuple[str, ...] = ()
+    #: what it calls, for the count
+    call: str = ""
+    leaf: bool = False
+
+    @property
+    def uses(self) -> set[str]:
+        return set(NAME.findall(self.source))
+
+    @property
+    def code(self) -> Any:
+        return _compiled(self.source)
+
+
+def _compiled(source: str) -> Any:
+    code = _codes.get(source)
+    if code is None:
+        if len(_codes) > 5000:
+            _codes.clear()
+        code = _codes[source] = compile(source, source, "exec")
+    return code
+
+
+_codes: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Program:
+    lines: tuple[Line, ...]
+    #: what is differentiated, and the seeds of the gradients that arrive from above
+    costs: tuple[str, ...] = ()
+    #: walk back twice
+    retain: bool = False
+    #: the leaves have a .grad before
+    accumulate: bool = False
+    #: differentiate the gradients again
+    second: bool = False
+    #: both costs at once
+    joint: bool = False
+
+    @property
+    def leaves(self) -> list[str]:
+        return [name for line in self.lines if line.leaf for name in line.defines]
+
+    def text(self, way: str) -> str:
+        """The program as a person runs it."""
+        body = [line.source for line in self.lines if not line.leaf] or ["pass"]
+        opened = {
+            "torch": "if True:",
+            "intercept": "with manualbp.intercept():",
+            "tape": f"with manualbp.Tape(keep={self.keep}) as tape, manualbp.intercept():",
+        }[way]
+        wanted = [line.defines[0] for line in self.lines if "requires_grad_" in line.source]
+        lines = [PREAMBLE, "torch.manual_seed(0)"]
+        lines += [line.source for line in self.lines if line.leaf]
+        if self.accumulate and not self.second:
+            lines += [
+                f"{x}.grad = randn({i}, {x}.shape).to({x}.dtype)" for i, x in enumerate(wanted)
+            ]
+        lines += [opened, *(f"    {source}" for source in body)]
+        g = [f"randn({SEED + i}, {c}.shape, {c}.dtype)" for i, c in enumerate(self.costs)]
+        costs = ", ".join(self.costs)
+        if self.second:
+            leaves = ", ".join(wanted)
+            lines += [
+                f"first = torch.autograd.grad([{costs}], [{leaves}], [{', '.join(g)}], "
+                f"create_graph=True, allow_unused=True)",
+                "print(first)",
+                f"again = [(g, randn({2 * SEED} + i, g.shape, g.dtype)) for i, g in "
+                f"enumerate(first) if g is not None and g.requires_grad]",
+                "outputs, above = zip(*again)",
+                f"print(torch.autograd.grad(outputs, [{leaves}], above, allow_unused=True))",
+            ]
+        elif way == "tape":
+            lines += [f"tape.backprop({c}, {u})" for c, u in zip(self.costs, g, strict=True)] * (
+                1 + self.retain
+            )
+        elif self.joint:
+            lines += [f"torch.autograd.backward([{costs}], [{', '.join(g)}])"]
+        else:
+            lines += [
+                f"{c}.backward({u}, retain_graph={self.keep})"
+                for c, u in zip(self.costs, g, strict=True)
+            ] * (1 + self.retain)
+        if self.costs and not self.second:
+            lines += [f"print({', '.join(f'{x}.grad' for x in wanted)})"]
+        return "\n".join(lines)
+
+    @property
+    def keep(self) -> bool:
+        return self.retain or (len(self.costs) > 1 and not self.joint)
+
+
+# ------------------------------------------------------------------------------------- drawing
+
+
+class Refused(Exception):
+    """torch does not run the call that was drawn."""
+
+
+class Builder:
+    """Draws one program; random_calls asks it for arguments."""
+
+    def __init__(self, rng: random.Random) -> None:
+        self.rng = rng
+        self.leaves: list[Line] = []
+        self.body: list[Line] = []
+        self.space: dict[str, Any] = dict(SPACE)
+        self.pool: list[str] = []
+        self.name = self.path = ""
+        self.count = 0
+        self.dtype = rng.choices(
+            (torch.double, torch.float, torch.half, torch.bfloat16, None), (74, 12, 5, 4, 5)
+        )[0]
+        self.empty = rng.random() < 0.05
+        self.sizes = [rng.randint(1, 4) for _ in range(3)]
+
+    # ------------------------------------------------------------------------- plain choices
+
+    def coin(self, chance: float) -> bool:
+        return self.rng.random() < chance
+
+    def one(self, *options: Any) -> Any:
+        return options[int(self.rng.random() * len(options))]
+
+    def option(self, chance: float, text: str) -> list[str]:
+        return [text] if self.coin(chance) else []
+
+    def named(self, chance: float, name: str, value: str) -> str:
+        return f"{name}={value}" if self.coin(chance) else value
+
+    def number(self) -> str:
+        return self.one("0.5", "-1.5", "2", "3", "1", "0", "-0.7", "2.0", "-1", "0.3", "True")
+
+    def size(self) -> int:
+        if self.empty and self.coin(0.15):
+            return 0
+        return self.one(*self.sizes)
+
+    # ------------------------------------------------------------------------------- tensors
+
+    def value(self, x: str) -> Tensor:
+        found = self.space.get(x)
+        return found if found is not None else eval(x, self.space)
+
+    def shape(self, x: str) -> tuple[int, ...]:
+        return tuple(self.value(x).shape)
+
+    def numel(self, x: str) -> int:
+        return self.value(x).numel()
+
+    def real(self, wanted: Callable[[Tensor], bool] | None = None, odd: float = 0.04) -> str:
+        """Any tensor of real numbers; now and then one of integers or truth values."""
+        pool, space = self.pool, self.space
+        for _ in range(8):
+            if not pool or self.coin(0.08):
+                break
+            # What came last is taken more often, so that programs grow long rather than broad.
+            x = pool[-1 - int(len(pool) * self.rng.random() ** 2)]
+            t = space[x]
+            if (t.is_floating_point() or self.coin(odd)) and (wanted is None or wanted(t)):
+                return x
+        for _ in range(3):
+            x = self.leaf(tuple(self.size() for _ in range(self.one(0, 1, 1, 2, 2, 2, 3, 3, 4))))
+            if wanted is None or wanted(space[x]):
+                break
+        return x
+
+    def writable(self, x: str) -> str:
+        """A value that torch lets be written into: no leaf, no view of one, nothing stretched."""
+        t = self.space.get(x)
+        if t is None:
+            return x
+        base = t if t._base is None else t._base
+        if (base.is_leaf and base.requires_grad) or 0 in t.stride():
+            return self.one(f"{x}.clone()", f"({x} * 1)", f"({x} + 0)")
+        return x
+
+    def within(self, x: str) -> str:
+        """Numbers of which the function has a value, most of the time."""
+        domain = random_calls.DOMAINS.get(self.name.rstrip("_").removeprefix("arc"))
+        return domain.format(x) if domain and self.coin(0.6) else x
+
+    def in_place(self) -> list[str]:
+        return self.option(0.1, "inplace=True") if self.path.startswith("F.") else []
+
+    def of(self, dims: int) -> str:
+        """A tensor of so many axes."""
+        pool, space = self.pool, self.space
+        for _ in range(4):
+            if not pool or self.coin(0.15):
+                break
+            x = self.one(*pool)
+            t = space[x]
+            if not t.is_floating_point():
+                continue
+            n = t.dim()
+            if n == dims:
+                return x
+            if n > dims:
+                return f"{x}.flatten(0, {n - dims})" if dims else f"{x}.sum()"
+            return (
+                f"{x}[{', '.join(['None'] * (dims - n))}]"
+                if self.coin(0.5)
+                else (x + ".unsqueeze(-1)" * (dims - n))
+            )
+        return self.leaf(tuple(self.size() for _ in range(dims)))
+
+    def shaped(self, shape: Any, like: str | None = None, fresh: float = 0.3) -> str:
+        """A tensor of this shape, and of the dtype of another."""
+        shape = tuple(shape)
+        dtype = self.value(like).dtype if like else self.drawn_dtype()
+        if not self.coin(fresh):
+            numel = 1
+            for n in shape:
+                numel *= n
+            pool, space = self.pool, self.space
+            exact, other = [], []
+            for x in pool:
+                t = space[x]
+                if t.dtype is dtype:
+                    if t.shape == shape:
+                        exact.append(x)
+                    elif t.numel() == numel:
+                        other.append(x)
+            if exact:
+                return self.one(*exact)
+            if other and numel and self.coin(0.7):
+                return f"{self.one(*other)}.reshape({shape})"
+        return self.leaf(shape, dtype)
+
+    def alike(self, x: str) -> str:
+        """A tensor that broadcasts with another."""
+        shape = self.shape(x)
+        n = len(shape)
+        wanted = self.one(
+            shape,
+            shape,
+            shape,
+            shape[self.rng.randint(0, n) :],
+            (),
+            tuple(s if self.coin(0.6) else 1 for s in shape),
+        )
+        return self.shaped(wanted, x)
+
+    def like(self, x: str, dims: int) -> str:
+        return self.shaped(tuple(self.size() for _ in range(dims)), x)
+
+    def other(self, x: str) -> str:
+        """The other side of an operator: a tensor that broadcasts, of any dtype, or a number."""
+        if self.coin(0.25):
+            return self.number()
+        if self.coin(0.35) and self.pool:
+            y = self.one(*self.pool)
+            a, b = self.shape(x), self.shape(y)
+            if all(m == n or 1 in (m, n) for m, n in zip(a[::-1], b[::-1], strict=False)):
+                return y
+        if self.coin(0.05):
+            return self.integers(self.shape(x), 5)
+        return self.alike(x)
+
+    def drawn_dtype(self) -> torch.dtype:
+        return self.dtype or self.one(torch.double, torch.float, torch.half, torch.bfloat16)
+
+    def leaf(self, shape: tuple[int, ...], dtype: torch.dtype | None = None) -> str:
+        """A new leaf, of any strides, that may want a gradient."""
+        dtype = dtype or self.drawn_dtype()
+        if not dtype.is_floating_point:
+            dtype = torch.double
+        n, drawn = len(shape), self.rng.choices(("randn", "rand", "1 + rand"), (7, 2, 1))[0]
+        layout = self.rng.random()
+        given, after = tuple(shape), ""
+        if n > 1 and layout < 0.12:
+            given, after = (*shape[:-2], shape[-1], shape[-2]), ".mT"
+        elif n and layout < 0.18:
+            d = self.rng.randrange(n)
+            given = (*shape[:d], shape[d] + 2, *shape[d + 1 :])
+            after = f".narrow({d}, 1, {shape[d]})"
+        elif n and layout < 0.22:
+            given = (*shape[:-1], 2 * shape[-1])
+            after = "[..., ::2]"
+        elif n and layout < 0.26:
+            d = self.rng.randrange(n)
+            given = (*shape[:d], 1, *shape[d + 1 :])
+            after = f".expand({tuple(shape)})"
+        source = f"{drawn}({self.rng.randrange(SEED)}, {given}" + (
+            f", {dtype})" if dtype is not torch.double else ")"
+        )
+        source = f"({source})" if drawn[0] == "1" and after else source
+        if self.coin(0.7):
+            source = f"({source})" if drawn[0] == "1" and not after else source
+            after += ".requires_grad_()"
+        return self.begin(source + after)
+
+    def frozen(self, shape: Any, like: str, kind: str) -> str:
+        """A leaf without a gradient: signs, or numbers from 0 to 1."""
+        shape, dtype = tuple(shape), self.value(like).dtype
+        seed = self.rng.randrange(SEED)
+        given = f"({seed}, {shape}" + (f", {dtype})" if dtype is not torch.double else ")")
+        if dtype.is_floating_point:
+            return self.begin(f"randn{given}.sign()" if kind == "sign" else f"rand{given}")
+        return self.begin(f"rand({seed}, {shape})")
+
+    def state(self, shape: tuple[int, ...], like: str, value: float) -> str:
+        seed, dtype = self.rng.randrange(SEED), self.value(like).dtype
+        return self.begin(f"{value} + rand({seed}, {shape}, {dtype})")
+
+    def begin(self, source: str) -> str:
+        name = f"x{self.count}"
+        self.count += 1
+        line = Line(f"{name} = {source}", (name,), leaf=True)
+        exec(line.code, self.space)
+        self.leaves.append(line)
+        self.pool.append(name)
+        return name
+
+    def integers(self, shape: Any, high: int, unique: Any = None) -> str:
+        shape = tuple(shape)
+        numel = 1
+        for n in shape:
+            numel *= n
+        if not numel or high <= 0:
+            return f"torch.zeros({shape}, dtype=torch.long)"
+        if unique is not None and unique is not False:
+            d = 0 if unique is True else unique
+            row = self.rng.sample(range(high), min(shape[d], high))
+            if len(shape) == 1:
+                return f"torch.tensor({row})"
+            view = tuple(-1 if i == d else 1 for i in range(len(shape)))
+            return f"torch.tensor({row}).view({view}).expand({shape})"
+        values = torch.tensor([self.rng.randrange(high) for _ in range(numel)]).view(shape)
+        return f"torch.tensor({values.tolist()})"
+
+    def mask(self, x: str) -> str:
+        """Truth values that broadcast with a tensor."""
+        shape = self.shape(x)
+        for y in self.rng.sample(self.pool, min(4, len(self.pool))):
+            t = self.space[y]
+            if t.dtype is torch.bool and t.shape == shape:
+                return y
+        kind = self.rng.random()
+        if kind < 0.5:
+            return f"({x} > {self.one('0', '0.3', '-0.5')})"
+        if kind < 0.8:
+            return f"({self.alike(x)} > 0)"
+        if kind < 0.88:
+            return f"({self.alike(x)} > 0).byte()"
+        return self.one("torch.tensor(True)", f"({x} == {x})", f"({x}.isnan())")
+
+    def sequence(self, parts: list[str]) -> str:
+        inner = ", ".join(parts)
+        return f"[{inner}]" if self.coin(0.7) else f"({inner},)"
+
+    # ---------------------------------------------------------------------------------- axes
+
+    def dim(self, x: str) -> str:
+        n = len(self.shape(x))
+        return str(self.rng.randint(-n, n - 1)) if n else self.one("0", "-1")
+
+    def dims(self, x: str) -> str:
+        n = len(self.shape(x))
+        if not n:
+            return self.one("()", "0")
+        chosen = self.rng.sample(range(n), self.rng.randint(1, n))
+        chosen = [d - n if self.coin(0.3) else d for d in chosen]
+        return str(tuple(chosen)) if self.coin(0.7) else str(chosen)
+
+    def axis(self, x: str) -> list[str]:
+        keep = self.option(0.4, self.one("keepdim=True", "keepdim=False"))
+        return self.one(
+            [self.dim(x)],
+            [self.dim(x), *keep],
+            [f"dim={self.dim(x)}", *keep],
+            [self.dim(x), "True"],
+        )
+
+    def axes(self, x: str, always: bool = False) -> list[str]:
+        if not always and self.coin(0.2):
+            return []
+        keep = self.option(0.4, "keepdim=True")
+        dims = self.one(self.dim(x), self.dims(x), self.dims(x), "None")
+        return [self.named(0.5, "dim", dims), *keep]
+
+    def named_axes(self, x: str) -> list[str]:
+        dims = self.one(self.dim(x), self.dims(x), self.dims(x))
+        return [f"dim={dims}", *self.option(0.4, "keepdim=True")]
+
+    def reshaped(self, x: str) -> tuple[int, ...]:
+        rest, shape = self.numel(x), []
+        for n in (2, 3, 2, 5):
+            if rest and rest % n == 0 and self.coin(0.6):
+                shape.append(n)
+                rest //= n
+        shape.insert(self.rng.randint(0, len(shape)), rest if self.coin(0.5) or not rest else -1)
+        return tuple(shape)
+
+    def subscript(self, x: str, plain: bool = False) -> str:
+        shape = self.shape(x)
+        parts: list[str] = []
+        for n in shape[: self.rng.randint(0 if len(shape) == 0 else 1, len(shape))]:
+            some = [self.rng.randrange(n) for _ in range(self.one(1, 2, 3))] if n else []
+            at = str(some[0] - self.one(0, n)) if some else ":"
+            options = [at, ":", f"{self.one(0, 1)}:", f":{self.one(-1, 2)}", "::2", "None", "..."]
+            if not plain:
+                index = f"torch.tensor({some})" if some else "torch.tensor([], dtype=torch.long)"
+                truth = [self.coin(0.6) for _ in range(n)]
+                options += [
+                    index,
+                    index,
+                    str(some),
+                    f"torch.tensor({truth}, dtype=torch.bool)",
+                    f"torch.tensor({at if at != ':' else 0})",
+                    "True",
+                    str(truth),
+                ]
+            parts.append(self.one(*options))
+        if parts.count("...") > 1:
+            parts = [part for part in parts if part != "..."]
+        if not plain and self.coin(0.12):
+            return self.mask(x)
+        if not plain and self.coin(0.03):
+            return self.one("()", "None", "[]", "torch.tensor(True)")
+        return ", ".join(parts) or self.one("...", "None", "()")
+
+    # ---------------------------------------------------------------------------------- lines
+
+    def draw(self) -> tuple[str, str]:
+        """A statement's source, or an expression's, and what it calls."""
+        kind = self.rng.random()
+        if kind < 0.66:
+            path = self.one(*calls())
+            where, _, name = path.rpartition(".")
+            self.name, self.path = name, path
+            arguments = (calls()[path])(self)
+            if arguments is None:
+                raise Refused
+            if name[-1] == "_" and self.coin(0.95):
+                arguments[0] = self.writable(arguments[0])
+            if name == "__getitem__":
+                return f"{arguments[0]}[{arguments[1]}]", path
+            if self.coin(0.04):
+                arguments = random_calls.by_numpy(arguments)
+            method = where == "Tensor"
+            if self.coin(0.05):
+                given = random_calls.by_keyword(arguments[method:], iter(parameters(path)[method:]))
+                arguments = [*arguments[:method], *given]
+            if not method:
+                return f"{path}({', '.join(arguments)})", path
+            return f"{arguments[0]}.{name}({', '.join(arguments[1:])})", path
+        if kind < 0.74:
+            return random_calls.operator(self), "operators"
+        if kind < 0.89:
+            return random_calls.structural(self) or "", "structure"
+        if kind < 0.985:
+            return random_calls.writing(self), "writing"
+        return random_calls.hook(self), "hooks"
+
+    def extend(self) -> None:
+        """One more line, one that torch runs."""
+        source, call = self.draw()
+        begun = len(self.body)
+        island = self.coin(0.04)
+        writes = call == "writing" or call.rstrip(")").endswith("_")
+        try:
+            if (
+                any(op in source for op in (" = ", "+= ", "-= ", "*= ", "/= "))
+                and call == "writing"
+            ):
+                line = Line(
+                    source, tuple(NAME.findall(source)[:1]) if "[" not in source else (), call
+                )
+                self.run(line, island)
+            else:
+                self.evaluate(source, call, island)
+        except Refused:
+            raise
+        except Exception as error:
+            if writes:
+                self.replay(begun)
+            raise Refused from error
+        if (writes or island) and self.coin(0.95) and not self.differentiable():
+            self.replay(begun)
+            raise Refused
+
+    def evaluate(self, source: str, call: str, island: bool) -> None:
+        with torch.set_grad_enabled(not island):
+            value = eval(compile(source, source, "eval"), self.space)
+        if call == "hooks":
+            self.keep(Line(source, (), call), island, ())
+            return
+        if isinstance(value, Tensor):
+            values, targets = (value,), "{}"
+        elif isinstance(value, (tuple, list)):
+            if not value:
+                raise Refused
+            if len(value) <= 3 and all(isinstance(v, Tensor) for v in value):
+                if hasattr(value, "values") and self.coin(0.3):
+                    values, source, targets = (value.values,), f"{source}.values", "{}"
+                else:
+                    values, targets = tuple(value), ", ".join(["{}"] * len(value))
+                    targets += "," if len(value) == 1 else ""
+            else:
+                source, values, targets = f"({source})[0]", (value[0],), "{}"
+                if not isinstance(value[0], Tensor):
+                    raise Refused
+        else:
+            raise Refused
+        for v in values:
+            if v.numel() > 500 or v.is_complex() or v.is_sparse:
+                raise Refused
+            if v.is_floating_point() and v.numel():
+                largest = v.detach().abs().max().item()
+                if not largest < 1e3 and self.coin(0.93):
+                    raise Refused
+        names = tuple(f"v{self.count + i}" for i in range(len(values)))
+        self.count += len(values)
+        if call.endswith("_") and self.coin(0.5):
+            self.keep(Line(source, (), call), island, ())
+        else:
+            line = Line(f"{targets.format(*names)} = {source}", names, call)
+            self.keep(line, island, values)
+
+    def run(self, line: Line, island: bool) -> None:
+        with torch.set_grad_enabled(not island):
+            exec(line.code, self.space)
+        self.keep(line, island, ())
+
+    def keep(self, line: Line, island: bool, values: tuple[Tensor, ...]) -> None:
+        if island:
+            line = replace(line, source=f"with torch.no_grad(): {line.source}")
+        self.body.append(line)
+        if values:
+            self.space.update(zip(line.defines, values, strict=True))
+            self.pool.extend(line.defines)
+
+    def replay(self, begun: int) -> None:
+        """Begin again without the last line, which may have written into values."""
+        del self.body[begun:]
+        self.space = dict(SPACE)
+        for line in (*self.leaves, *self.body):
+            exec(line.code, self.space)
+        self.pool = [name for line in (*self.leaves, *self.body) for name in line.defines]
+        self.pool = list(dict.fromkeys(self.pool))
+
+    def differentiable(self) -> bool:
+        """Whether torch can still walk back, after values were written over."""
+        leaves = [t for line in self.leaves if (t := self.space[line.defines[0]]).requires_grad]
+        try:
+            roots = [t for n in self.pool if (t := self.space[n]).requires_grad and t.grad_fn]
+            if not roots or not leaves:
+                return True
+            torch.autograd.grad(
+                roots,
+                leaves,
+                [torch.zeros_like(t) for t in roots],
+                retain_graph=True,
+                allow_unused=True,
+            )
+        except Exception:
+            return False
+        return True
+
+    def program(self) -> Program:
+        length = self.rng.randint(3, 12)
+        for _ in range(self.one(1, 2, 2, 3)):
+            self.real(lambda t: False)
+        tries = 0
+        while len(self.body) < length and tries < 60:
+            tries += 1
+            with contextlib.suppress(Refused):
+                self.extend()
+        last: list[Line] = []
+        if self.coin(0.04):  # a call that torch refuses: is it refused alike?
+            for _ in range(20):
+                try:
+                    source, call = self.draw()
+                    code = compile(source, source, "exec")
+                    exec(code, dict(self.space))
+                except (SyntaxError, Refused):
+                    continue
+                except Exception:
+                    self.replay(len(self.body))
+                    last = [Line(source, (), call)]
+                    break
+        rows = [
+            n
+            for n in self.pool
+            if (t := self.space[n]).grad_fn is not None and t.is_floating_point()
+        ]
+        costs = tuple(self.rng.sample(rows[-4:], min(len(rows[-4:]), self.one(1, 1, 1, 2))))
+        if len({id(self.space[c]) for c in costs}) < len(costs):
+            costs = costs[:1]
+        double = all(
+            self.space[n].dtype is torch.double
+            for n in self.pool
+            if self.space[n].is_floating_point()
+        )
+        program = Program(
+            (*self.leaves, *self.body, *last),
+            () if last else costs,
+            retain=self.coin(0.1),
+            accumulate=self.coin(0.15),
+            second=double and self.coin(0.25),
+            joint=len(costs) > 1 and self.coin(0.5),
+        )
+        return pruned(program)
+
+
+def pruned(program: Program, everything: bool = False) -> Program:
+    """Without leaves that nothing uses, or without any line that nothing uses."""
+    used, lines = set(program.costs), []
+    for line in reversed(program.lines):
+        idle = line.defines and not used.intersection(line.defines)
+        if idle and (line.leaf or everything):
+            continue
+        used |= line.uses
+        lines.append(line)
+    return replace(program, lines=tuple(reversed(lines)))
+
+
+def drawn(seed: int, number: int) -> Program:
+    # A string is a seed on every version of Python, a tuple is not.
+    return Builder(random.Random(f"{seed}/{number}")).program()
+
+
+# ------------------------------------------------------------------------------------- running
+
+
+@dataclass
+class Outcome:
+    values: dict[str, Tensor] = field(default_factory=dict)
+    gradients: dict[str, Tensor | None] = field(default_factory=dict)
+    second: dict[str, Tensor | None] = field(default_factory=dict)
+    above: dict[str, Tensor] = field(default_factory=dict)
+    error: Exception | None = None
+    #: the line at which it raised, or the stage after the last one
+    at: int = 0
+    stage: str = "forward"
+
+
+def run(
+    program: Program,
+    way: str,
+    space: dict[str, Any] | None = None,
+    nudge: float = 0.0,
+    seed: int = 0,
+) -> Outcome:
+    """The program by torch, by interception, or on a tape."""
+    outcome = Outcome()
+    space = dict(space or SPACE)
+    torch.manual_seed(0)
+    body = []
+    for line in program.lines:
+        if line.leaf:
+            exec(line.code, space)
+        else:
+            body.append(line.code)
+    leaves = {n: t for n in program.leaves if (t := space[n]).requires_grad}
+    if nudge:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name in program.leaves:
+                t = space[name]
+                if t.is_floating_point() and t._base is None:
+                    noise = torch.randn(t.shape, generator=generator, dtype=torch.double)
+                    t.copy_(t.double() * (1 + nudge * noise))
+    tape: Any = None
+    with contextlib.ExitStack() as stack:
+        if way == "tape":
+            tape = stack.enter_context(manualbp.Tape(keep=program.keep))
+        if way != "torch":
+            stack.enter_context(manualbp.intercept())
+        try:
+            for i, code in enumerate(body):
+                outcome.at = i
+                exec(code, space)
+        except Exception as error:
+            outcome.error = error
+    outcome.values = {n: t for n, t in space.items() if isinstance(t, Tensor)}
+    if outcome.error is not None or not program.costs:
+        return outcome
+    outcome.stage = "backward"
+    try:
+        _walk_back(program, outcome, leaves, tape)
+    except Exception as error:
+        outcome.error = error
+    return outcome
+
+
+def _walk_back(program: Program, outcome: Outcome, leaves: dict[str, Tensor], tape: Any) -> None:
+    costs = [outcome.values[c] for c in program.costs]
+    above = [randn(SEED + i, tuple(c.shape), c.dtype) for i, c in enumerate(costs)]
+    outcome.above = {f"g{i}": g for i, g in enumerate(above)}
+    wanted = list(leaves.values())
+    if program.second and tape is None:
+        first = torch.autograd.grad(costs, wanted, above, create_graph=True, allow_unused=True)
+        outcome.gradients = dict(zip(leaves, first, strict=True))
+        outcome.stage = "second"
+        again = [
+            (g, randn(2 * SEED + i, tuple(g.shape), g.dtype))
+            for i, g in enumerate(first)
+            if g is not None and g.requires_grad
+        ]
+        if again:
+            outputs, seeds = zip(*again, strict=True)
+            second = torch.autograd.grad(outputs, wanted, seeds, allow_unused=True)
+            outcome.second = dict(zip(leaves, second, strict=True))
+        return
+    if program.accumulate:
+        for i, leaf in enumerate(wanted):
+            leaf.grad = randn(i, tuple(leaf.shape)).to(leaf.dtype)
+    for _ in range(1 + program.retain):
+        if tape is not None:
+            for cost, g in zip(costs, above, strict=True):
+                tape.backprop(cost, g)
+        elif program.joint:
+            torch.autograd.backward(costs, above, retain_graph=program.keep)
+        else:
+            for cost, g in zip(costs, above, strict=True):
+                cost.backward(g, retain_graph=program.keep)
+    outcome.gradients = {n: leaf.grad for n, leaf in leaves.items()}
+    for name, t in outcome.values.items():
+        if not t.is_leaf and t.retains_grad:
+            outcome.gradients[name] = t.grad
+
+
+# ----------------------------------------------------------------------------------- comparing
+
+
+@dataclass(frozen=True)
+class Finding:
+    way: str
+    kind: str
+    #: which value or line
+    where: str
+    detail: str = ""
+    error: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.way}: {self.kind}"
+
+
+#: what a tape says that it does not do
+REFUSALS = re.compile(
+    "been through torch's own|expected a value computed by formulas|computed on another Tape|"
+    "changed in place since|leaf Variable that requires grad"
+)
+TOLERANCE = {torch.double: 1e-7, torch.float: 1e-4, torch.half: 2e-2, torch.bfloat16: 1e-1}
+
+
+def compare(program: Program, way: str, theirs: Outcome, ours: Outcome) -> Finding | None:
+    """What differs from torch, if anything does; the gravest first."""
+    if ours.error is not None:
+        message = f"{type(ours.error).__name__}: {ours.error}"
+        where = f"line {ours.at}" if ours.stage == "forward" else ours.stage
+        same = theirs.error is not None and (theirs.stage, theirs.at) == (ours.stage, ours.at)
+        if theirs.error is not None and theirs.stage in ("backward", "second"):
+            return None
+        if same:
+            if isinstance(ours.error, type(theirs.error)):
+                return None
+            what = f"torch: {type(theirs.error).__name__}: {theirs.error}\nours: {message}"
+            return Finding(
+                way,
+                f"raises another type ({type(theirs.error).__name__} → "
+                f"{type(ours.error).__name__})",
+                where,
+                what,
+            )
+        if way == "tape" and (reason := REFUSALS.search(str(ours.error))):
+            return Finding(way, f"refuses: {reason.group()}", where, message)
+        return Finding(way, f"raises {type(ours.error).__name__}", where, message)
+    if theirs.error is not None:
+        message = f"{type(theirs.error).__name__}: {theirs.error}"
+        if theirs.stage == "forward":
+            return Finding(
+                way, f"does not raise {type(theirs.error).__name__}", f"line {theirs.at}", message
+            )
+        return None
+    for name, t in theirs.values.items():
+        found = _differs(t, ours.values[name], way, "value", name)
+        if found:
+            return found
+        if t.requires_grad is not ours.values[name].requires_grad:
+            return Finding(way, "requires_grad", name, f"torch: {t.requires_grad}")
+    for kind in ("gradient", "second"):
+        before = theirs.gradients if kind == "gradient" else theirs.second
+        after = ours.gradients if kind == "gradient" else ours.second
+        for name, g in before.items():
+            if (found := _differs(g, after.get(name), way, kind, name)) is not None:
+                return found
+    mine, other = _groups(ours), _groups(theirs)
+    grads, values = mine[0] - other[0], mine[1] ^ other[1]
+    if grads:
+        return Finding(way, "a gradient shares memory", str(sorted(map(sorted, grads))[0]))
+    if values:
+        pair = sorted(map(sorted, values))[0]
+        word = (
+            "torch's share memory, ours do not"
+            if frozenset(pair) in other[1]
+            else "ours share memory"
+        )
+        return Finding(way, word, str(pair))
+    return None
+
+
+def _differs(t: Tensor | None, u: Tensor | None, way: str, kind: str, name: str) -> Finding | None:
+    if t is None or u is None:
+        if (
+            t is u
+            or (t is None and u is not None and not u.any())
+            or (u is None and t is not None and not t.any())
+        ):
+            # A gradient of zeros and none at all are the same to whoever adds it up.
+            return None
+        return Finding(way, kind, name, f"torch: {t}\nours: {u}")
+    if t.dtype is not u.dtype or t.shape != u.shape:
+        what = f"torch: {t.dtype}, {tuple(t.shape)}; ours: {u.dtype}, {tuple(u.shape)}"
+        return Finding(way, f"{kind}: dtype or shape", name, what)
+    with torch.no_grad():
+        if torch.equal(t, u):
+            return None
+        if close(t, u):
+            return None
+        return Finding(way, kind, name, f"torch: {t.detach()}\nours: {u.detach()}")
+
+
+def close(t: Tensor, u: Tensor, slack: float = 1.0) -> bool:
+    """To the precision of the dtype, where a number of the order of the largest is not small."""
+    if not t.is_floating_point():
+        return torch.equal(t, u)
+    tolerance, step = TOLERANCE[t.dtype] * slack, torch.finfo(t.dtype).eps
+    t, u = t.detach().double(), u.detach().double()
+    finite = t[t.isfinite()]
+    scale = finite.abs().max().item() if finite.numel() else 1.0
+    # What cancels is left with the rounding of what it was made of, here of the order of 1.
+    room = max(tolerance * scale * 1e-2, 16 * step)
+    return torch.allclose(u, t, rtol=tolerance, atol=room, equal_nan=True)
+
+
+def _memory(t: Tensor) -> int:
+    try:
+        return t.untyped_storage().data_ptr()
+    except RuntimeError:  # zeros that torch has not made up yet
+        return id(t)
+
+
+def _groups(outcome: Outcome) -> tuple[set[frozenset[str]], set[frozenset[str]]]:
+    """Which gradients share memory with anything, and which values with one another."""
+    first: dict[int, str] = {}
+    grads: set[frozenset[str]] = set()
+    values: set[frozenset[str]] = set()
+    for name, t in outcome.values.items():
+        if t.numel():
+            at = _memory(t)
+            if at in first:
+                values.add(frozenset((first[at], name)))
+            else:
+                first[at] = name
+    for name, g in outcome.above.items():
+        if g.numel():
+            first.setdefault(_memory(g), name)
+    for name, grad in outcome.gradients.items():
+        if grad is not None and grad.numel():
+            at = _memory(grad)
+            if at in first:
+                grads.add(frozenset((first[at], f"{name}.grad")))
+            first[at] = f"{name}.grad"
+    return grads, values
+
+
+# -------------------------------------------------------------------------------- is it a fault?
+
+WIDE = {
+    **SPACE,
+    "randn": lambda seed, shape, dtype=torch.double: randn(seed, shape, dtype).double(),
+    "rand": lambda seed, shape, dtype=torch.double: rand(seed, shape, dtype).double(),
+}
+NARROW = re.compile(r"torch\.(float32|float16|bfloat16|float|half)\b")
+
+
+def widened(program: Program) -> Program:
+    """The same program in float64, of the same numbers."""
+    lines = [
+        line
+        if line.leaf and "randn" in line.source
+        else replace(
+            line, source=NARROW.sub("torch.double", line.source).replace(".float()", ".double()")
+        )
+        for line in program.lines
+    ]
+    return replace(program, lines=tuple(lines))
+
+
+def part(outcome: Outcome, finding: Finding) -> Tensor | None:
+    kind = finding.kind.partition(":")[0]
+    found = {"value": outcome.values, "gradient": outcome.gradients, "second": outcome.second}
+    return found[kind].get(finding.where)
+
+
+def excused(program: Program, finding: Finding, ours: Outcome, theirs: Outcome) -> str:
+    """Why a difference in numbers is none: rounding that the program itself makes large."""
+    t, u = part(theirs, finding), part(ours, finding)
+    if t is None or u is None or t.shape != u.shape or t.dtype is not u.dtype:
+        return ""
+    narrow = any(
+        v.dtype in (torch.float, torch.half, torch.bfloat16) for v in theirs.values.values()
+    )
+    if narrow:
+        wide = widened(program)
+        exact, mine = run(wide, "torch", WIDE), run(wide, finding.way, WIDE)
+        if exact.error is None and mine.error is None:
+            a, b = part(exact, finding), part(mine, finding)
+            if a is not None and b is not None and a.shape == t.shape and close(a, b):
+                error = (u.detach().double() - a.detach().double()).abs().max()
+                other = (t.detach().double() - a.detach().double()).abs().max()
+                step = torch.finfo(t.dtype).eps * a.detach().abs().max()
+                if not error.isfinite() or error <= 4 * other + 8 * step:
+                    return "no less precise than torch"
+    coarse = [v.dtype for v in theirs.values.values() if v.is_floating_point()]
+    nudge = 4 * max((torch.finfo(d).eps for d in coarse), default=1e-16)
+    spread = torch.zeros_like(t, dtype=torch.double)
+    before = t.detach().double()
+    for seed in range(4):
+        other_run = run(program, "torch", nudge=nudge, seed=seed)
+        if other_run.error is not None or (moved := part(other_run, finding)) is None:
+            return ""
+        if moved.shape != t.shape:
+            return "a tie"
+        spread = torch.maximum(spread, (moved.detach().double() - before).abs())
+    gap = (u.detach().double() - before).abs()
+    room = 30 * spread.max() + TOLERANCE.get(t.dtype, 0) * before.abs().max()
+    if bool((gap <= room).all()) and bool(gap.isfinite().all()):
+        return "ill-conditioned"
+    return ""
+
+
+def check(program: Program, ways: tuple[str, ...] = ("intercept", "tape")) -> list[Finding]:
+    """What differs from torch when it runs by formula."""
+    theirs = run(program, "torch")
+    found = []
+    for way in ways:
+        if way == "tape" and (program.second or program.joint):
+            continue
+        ours = run(program, way)
+        finding = compare(program, way, theirs, ours)
+        if finding is None:
+            continue
+        if finding.kind in ("value", "gradient", "second"):
+            reason = excused(program, finding, ours, theirs)
+            if reason:
+                finding = replace(finding, kind=reason)
+        found.append(finding)
+    return found
+
+
+#: not a fault: the tape says so itself, or there is nothing to be precise about
+HARMLESS = ("refuses", "no less precise than torch", "ill-conditioned", "a tie")
+
+
+def harmless(finding: Finding) -> bool:
+    return finding.kind.startswith(HARMLESS)
+
+
+# ----------------------------------------------------------------------------------- shrinking
+
+
+def smaller(program: Program) -> Iterator[Program]:
+    """Programs with a little less in them."""
+    for flag in ("retain", "accumulate", "second", "joint"):
+        if getattr(program, flag):
+            yield replace(program, **{flag: False})
+    if program.costs:
+        yield replace(program, costs=())
+    for cost in program.costs if len(program.costs) > 1 else ():
+        yield replace(program, costs=tuple(c for c in program.costs if c != cost), joint=False)
+    lines = program.lines
+    for i in range(len(lines) - 1, -1, -1):
+        line = lines[i]
+        rest = (*lines[:i], *lines[i + 1 :])
+        if not line.leaf:
+            used = set().union(*(other.uses for other in rest), program.costs)
+            if not used.intersection(line.defines):
+                yield replace(program, lines=rest)
+            elif line.defines and set(line.defines).intersection(program.costs):
+                for name in sorted(line.uses - set(line.defines) - set(program.leaves)):
+                    costs = tuple(name if c in line.defines else c for c in program.costs)
+                    if len(set(costs)) == len(costs):
+                        yield pruned(replace(program, lines=rest, costs=costs), True)
+    states = run(replace(program, costs=()), "torch").values
+    for i, line in enumerate(lines):
+        rest = (*lines[:i], *lines[i + 1 :])
+        if line.leaf:
+            t, name = states.get(line.defines[0]), line.defines[0]
+            if t is None or not t.is_floating_point():
+                continue
+            plain = _leaf_line(name, t, t.requires_grad)
+            if len(plain.source) < len(line.source):
+                yield replace(program, lines=(*lines[:i], plain, *lines[i + 1 :]))
+            if t.requires_grad:
+                frozen = replace(line, source=line.source.replace(".requires_grad_()", ""))
+                yield replace(program, lines=(*lines[:i], frozen, *lines[i + 1 :]))
+        elif line.defines and all(
+            n in states and states[n].is_floating_point() for n in line.defines
+        ):
+            for want in (True, False):  # begin with its value
+                given = tuple(_leaf_line(n, states[n], want) for n in line.defines)
+                costs = tuple(c for c in program.costs if c not in line.defines)
+                if costs or not program.costs:
+                    yield pruned(replace(program, lines=(*given, *rest), costs=costs))
+            for name in line.uses - set(line.defines):
+                if (
+                    len(line.defines) == 1
+                    and name in states
+                    and (states[name].shape == states[line.defines[0]].shape)
+                ):
+                    yield pruned(_renamed(replace(program, lines=rest), line.defines[0], name))
+        if line.source.startswith("with torch.no_grad(): "):
+            source = line.source.removeprefix("with torch.no_grad(): ")
+            yield replace(
+                program, lines=(*lines[:i], replace(line, source=source), *lines[i + 1 :])
+            )
+
+
+def _leaf_line(name: str, t: Tensor, want: bool) -> Line:
+    seed = sum(t.shape, 7)
+    dtype = f", {t.dtype}" if t.dtype is not torch.double else ""
+    source = f"{name} = randn({seed}, {tuple(t.shape)}{dtype})" + ".requires_grad_()" * want
+    return Line(source, (name,), leaf=True)
+
+
+def _renamed(program: Program, old: str, new: str) -> Program:
+    pattern = re.compile(rf"\b{old}\b")
+    lines = tuple(
+        replace(
+            line,
+            source=pattern.sub(new, line.source),
+            defines=tuple(new if n == old else n for n in line.defines),
+        )
+        for line in program.lines
+    )
+    return replace(
+        program,
+        lines=lines,
+        costs=tuple(dict.fromkeys(new if c == old else c for c in program.costs)),
+    )
+
+
+def shrink(program: Program, finding: Finding, seconds: float = 10.0) -> tuple[Program, Finding]:
+    """The smallest program found that goes wrong in the same way."""
+    end = time.monotonic() + seconds
+    program = pruned(program)
+    going = True
+    while going and time.monotonic() < end:
+        going = False
+        for candidate in smaller(program):
+            candidate = pruned(candidate)
+            try:
+                found = [f for f in check(candidate, (finding.way,)) if f.label == finding.label]
+            except Exception:
+                continue
+            if found and cost_of(candidate) < cost_of(program):
+                program, finding, going = candidate, found[0], True
+                break
+            if time.monotonic() > end:
+                break
+    return program, finding
+
+
+def cost_of(program: Program) -> tuple[int, int]:
+    calls = sum(not line.leaf for line in program.lines)
+    flags = program.retain + program.accumulate + program.second + program.joint
+    return (
+        4 * calls + 2 * len(program.lines) + flags + len(program.costs),
+        sum(len(line.source) for line in program.lines),
+    )
+
+
+# -------------------------------------------------------------------- finite differences as judge
+
+
+def judged(program: Program, finding: Finding) -> str:
+    """What finite differences say of a gradient on which torch and we differ."""
+    text = str(program.lines)
+    if finding.kind != "gradient" or any(w in text for w in ("no_grad", "detach", "hook")):
+        return ""
+    program = replace(program, retain=False, accumulate=False, second=False, joint=False)
+    theirs, ours = run(program, "torch"), run(program, finding.way)
+    if (
+        theirs.error
+        or ours.error
+        or any(t.dtype is not torch.double for t in theirs.values.values() if t.is_floating_point())
+    ):
+        return ""
+    names = [n for n, g in theirs.gradients.items() if theirs.values[n]._base is None]
+    if set(names) != set(theirs.gradients):
+        return ""
+    directions = {
+        n: randn(3 * SEED + i, tuple(theirs.values[n].shape)) for i, n in enumerate(names)
+    }
+
+    def total(step: float) -> float:
+        space = dict(SPACE)
+        torch.manual_seed(0)
+        with torch.no_grad():
+            for line in program.lines:
+                exec(line.code, space)
+                if line.leaf and line.defines[0] in directions:
+                    name = line.defines[0]
+                    space[name] = space[name].detach() + step * directions[name]
+        return sum(
+            (space[c] * g).sum().item()
+            for c, g in zip(program.costs, theirs.above.values(), strict=True)
+        )
+
+    step = 1e-6
+    numeric = (total(step) - total(-step)) / (2 * step)
+
+    def along(outcome: Outcome) -> float:
+        return sum(
+            (g * directions[n]).sum().item() for n, g in outcome.gradients.items() if g is not None
+        )
+
+    mine, other = along(ours), along(theirs)
+    room = 1e-5 * max(abs(numeric), 1e-3)
+    if abs(mine - numeric) < room < abs(other - numeric):
+        return "torch"
+    return (
+        f"along one direction: finite differences {numeric:.8g}, torch {other:.8g}, ours {mine:.8g}"
+    )
+
+
+# ---------------------------------------------------------------------------------------- running
+
+
+@dataclass
+class Report:
+    programs: int = 0
+    seconds: float = 0.0
+    counts: Counter[str] = field(default_factory=Counter)
+    harmless: Counter[str] = field(default_factory=Counter)
+    found: dict[str, list[tuple[int, Program, Finding]]] = field(default_factory=dict)
+
+    @property
+    def missing(self) -> list[str]:
+        return [path for path in calls() if not self.counts[path] and path != "Tensor.index"]
+
+    def __str__(self) -> str:
+        rate = self.programs / max(self.seconds, 1e-9)
+        lines = [f"{self.programs:,} programs in {self.seconds:,.0f} s, {rate:.0f} a second"]
+        lines += [
+            f"{sum(self.counts.values()):,} calls; of the table's {len(calls())} functions "
+            f"{len(calls()) - len(self.missing)} occurred"
+        ]
+        lines += [f"  never: {', '.join(self.missing)}"] if self.missing else []
+        lines += [f"  {kind}: {n:,}" for kind, n in self.harmless.most_common()]
+        lines += [f"  {len(found):,} × {key}" for key, found in self.found.items()]
+        return "\n".join(lines)
+
+
+def hunt(
+    seed: int,
+    programs: int | None = None,
+    seconds: float | None = None,
+    first: int = 0,
+    tell: Callable[[str], None] | None = None,
+    shrinking: float = 10.0,
+) -> Report:
+    """Draw and check programs; each kind of fault is shrunk and told of as it is first seen."""
+    report, begun = Report(), time.monotonic()
+    number = first
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        while (programs is None or report.programs < programs) and (
+            seconds is None or time.monotonic() - begun < seconds
+        ):
+            program = drawn(seed, number)
+            report.counts.update(line.call for line in program.lines if not line.leaf)
+            for finding in check(program):
+                if harmless(finding):
+                    report.harmless[finding.label] += 1
+                    continue
+                small, finding = shrink(program, finding, shrinking)
+                verdict = judged(small, finding)
+                if verdict == "torch":
+                    report.harmless[f"{finding.way}: torch's own is wrong"] += 1
+                called = sorted({line.call for line in small.lines if line.call})
+                key = f"{finding.label}  ({', '.join(called)})"
+                seen = report.found.setdefault(key, [])
+                seen.append((number, small, finding))
+                if len(seen) == 1 and tell:
+                    tell(told(seed, number, small, finding, verdict))
+            number += 1
+            report.programs += 1
+    report.seconds = time.monotonic() - begun
+    return report
+
+
+def told(seed: int, number: int, program: Program, finding: Finding, verdict: str = "") -> str:
+    head = f"# seed {seed}, program {number}: {finding.label}, {finding.where}"
+    detail = "\n".join(
+        f"#   {line}" for line in f"{finding.detail}\n{verdict}".strip().splitlines()
+    )
+    return f"{head}\n{detail}\n{program.text(finding.way).removeprefix(PREAMBLE).strip()}\n"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--minutes", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--first", type=int, default=0, help="the number of the first program")
+    parser.add_argument("--programs", type=int, help="how many, instead of how long")
+    parser.add_argument("--only", type=int, help="print and check one program, by its number")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    warnings.simplefilter("ignore")
+    if options.only is not None:
+        program = drawn(options.seed, options.only)
+        print(program.text("torch"))
+        for finding in check(program):
+            small, finding = shrink(program, finding)
+            print(told(options.seed, options.only, small, finding, judged(small, finding)))
+        return 0
+    print(PREAMBLE)
+    seconds = None if options.programs else 60 * options.minutes
+    report = hunt(
+        options.seed, options.programs, seconds, options.first, lambda text: print(text, flush=True)
+    )
+    print(report)
+    return bool(report.found)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
