@@ -32,13 +32,29 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """a Wᵀ + b, as ``torch.nn.functional.linear``."""
-    if _gains(input, weight, weight.shape[0]) and (bias is None or bias.dtype is input.dtype):
+    if _gains(input, weight, weight.shape[0]) and (
+        bias is None
+        or (bias.dtype is input.dtype and bias.shape == weight.shape[:1] and on_cpu(bias))
+    ):
         return _onednn(input, weight, bias)
     return F.linear(input, weight, bias)
 
 
 def _onednn(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+    a, b = _separate(a), _separate(b)
+    # The operator takes a bias for contiguous, whatever its strides.
+    bias = None if bias is None else bias.contiguous()
     return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
+
+
+def _separate(t: Tensor) -> Tensor:
+    """``t``, copied if entries of it share memory, as windows do: oneDNN refuses such strides."""
+    reach = 0
+    for stride, size in sorted(zip(t.stride(), t.shape, strict=True)):
+        if size > 1 and stride <= reach:
+            return t.contiguous()
+        reach += stride * (size - 1)
+    return t
 
 
 def _gains(a: Tensor, b: Tensor, columns: int) -> bool:
@@ -78,7 +94,7 @@ def choose(graph: torch.fx.GraphModule) -> None:
         bias, (a, b) = (None if len(node.args) == 2 else node.args[0]), node.args[-2:]
         left, right = a.meta["val"], b.meta["val"]
         plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (left, right))
-        if not plain or (bias is not None and bias.meta["val"].dim() != 1):
+        if not plain or (bias is not None and bias.meta["val"].shape != right.shape[1:]):
             continue
         if left.numel() * right.shape[1] >= LARGE:
             with graph.graph.inserting_before(node):

@@ -7,7 +7,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from manualbp import nn, products
+from manualbp import functional, nn, products
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="no oneDNN")
 
@@ -70,6 +70,64 @@ def test_a_layer_has_the_same_gradients(gains, shape, layout):
         g = torch.ones(()).expand(output.shape) if layout == "expanded" else output.detach().cos()
         results.append((output, *torch.autograd.grad(output, [given, *layer.parameters()], g)))
     torch.testing.assert_close(*results, rtol=1e-5, atol=1e-6)
+
+
+def laid_out(t: torch.Tensor, layout: str) -> torch.Tensor:
+    if layout == "gaps":
+        return torch.stack([t, t + 9], -1)[..., 0]
+    if layout == "transposed":
+        return t.mT.contiguous().mT if t.dim() > 1 else t
+    if layout == "expanded":
+        return t[:1].expand(t.shape)
+    return torch.cat([t, t]).narrow(0, 1, t.shape[0])
+
+
+@pytest.mark.parametrize("which", ["a", "W", "b"])
+@pytest.mark.parametrize("layout", ["gaps", "transposed", "expanded", "inside"])
+def test_every_stride_is_heeded(gains, which, layout):
+    a, w, b = torch.randn(6, 5), torch.randn(4, 5), torch.randn(4)
+    given = {"a": a, "W": w, "b": b}
+    given[which] = laid_out(given[which], layout)
+    a, w, b = given.values()
+    with torch.no_grad():
+        torch.testing.assert_close(
+            products.linear(a, w, b), torch.addmm(b.clone(), a.clone(), w.clone().t())
+        )
+        torch.testing.assert_close(products.matmul(a, w.t()), a.clone() @ w.clone().t())
+
+
+@pytest.mark.parametrize("shape", [(1,), (), (6, 1), (6, 4), (1, 4)], ids=str)
+def test_a_bias_that_broadcasts_is_not_read_past_its_end(monkeypatch, shape):
+    monkeypatch.setattr(products, "LARGE", 1)
+    monkeypatch.setattr(products, "_mkl_is_slow", lambda: True)
+    a, w, b = torch.randn(6, 5), torch.randn(4, 5), torch.randn(shape)
+    with torch.no_grad():
+        torch.testing.assert_close(products.linear(a, w, b), a @ w.t() + b)
+
+
+def test_a_traced_bias_that_broadcasts_is_left(monkeypatch):
+    monkeypatch.setattr(products, "LARGE", 1)
+    monkeypatch.setattr(products, "_mkl_is_slow", lambda: True)
+    given = [torch.randn(1), torch.randn(6, 5), torch.randn(5, 4)]
+    graph = make_fx(torch.addmm, tracing_mode="fake")(*given)
+    products.choose(graph)
+    torch.testing.assert_close(graph(*given), torch.addmm(*given))
+
+
+def test_windows_that_overlap(gains):
+    windows, w = torch.randn(40).unfold(0, 5, 1), torch.randn(4, 5)
+    with torch.no_grad():
+        torch.testing.assert_close(products.linear(windows, w, None), windows.clone() @ w.t())
+
+
+@pytest.mark.parametrize("size", [(1, 3, 9), (3, 9)], ids=str)
+def test_a_convolution_of_one_example(gains, size):
+    image, kernel = torch.randn(size, requires_grad=True), torch.randn(4, 3, 3, requires_grad=True)
+    found = []
+    for conv1d in (functional.conv1d, torch.nn.functional.conv1d):
+        z = conv1d(image, kernel)
+        found.append(torch.autograd.grad(z, [image, kernel], z.detach().cos()))
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
 
 
 def test_who_knows_only_torch_s_product_finds_it(monkeypatch):
