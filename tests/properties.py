@@ -308,6 +308,24 @@ def inputs_unchanged(case: Case) -> None:
             assert v._version == was[1]
 
 
+def aliases(case: Case) -> None:
+    """The output shares memory with the inputs that the twin's shares memory with, and no others.
+
+    With a gradient wanted or not: what is written into the output changes as many inputs.
+    """
+    for grad in (True, False):
+        shared = []
+        for function in (case.ours, case.theirs):
+            values = case.inputs(grad=grad)
+            output = case.call(function, *values)
+            shared.append([_overlap(output, v) for v in values if isinstance(v, Tensor)])
+        assert shared[0] == shared[1]
+
+
+def _overlap(a: Tensor, b: Tensor) -> bool:
+    return a.untyped_storage().data_ptr() == b.untyped_storage().data_ptr() != 0
+
+
 def frozen(case: Case) -> None:
     """Where no gradient is wanted none is prepared: nothing is saved, nothing recorded."""
     for grad_enabled in (True, False):
@@ -468,6 +486,7 @@ PROPERTIES = (
     autocast,
     strides,
     inputs_unchanged,
+    aliases,
     frozen,
     thrifty,
     freed,

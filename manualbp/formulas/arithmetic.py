@@ -762,11 +762,11 @@ class Where(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, condition: Tensor) -> Tensor:
-        return zeroed(g, ~condition)
+        return zeroed(g, ~condition.bool())  # torch still takes bytes for a condition
 
     @staticmethod
     def grad_other(g: Tensor, condition: Tensor) -> Tensor:
-        return zeroed(g, condition)
+        return zeroed(g, condition.bool())
 
 
 class MaskedFill(Formula):

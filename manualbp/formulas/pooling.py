@@ -150,7 +150,7 @@ class AvgPool(Formula):
         shape: Shape,
     ) -> Tensor:
         pool = _of_axes(shape, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
-        step = kernel_size if stride is None else stride
+        step = _step(kernel_size, stride)
         # One axis knows no divisor.
         divisor = () if divisor_override is None else (divisor_override,)
         options = (ceil_mode, count_include_pad, *divisor)
@@ -249,6 +249,11 @@ def each_axis(value: Each, axes: int) -> tuple[int, ...]:
     return value * axes if len(value) == 1 else value
 
 
+def _step(kernel_size: Each, stride: Each | None) -> Each:
+    """The stride, which is the size of the window where none is given."""
+    return kernel_size if stride in (None, (), []) else stride
+
+
 def _to_the_greatest(g: Tensor, indices: Tensor, shape: Shape) -> Tensor:
     """Each g at its index in the plane that the last axes are."""
     axes = len(shape)
@@ -271,7 +276,7 @@ def _shared_out(
     """The transpose of average pooling: each g in equal shares to all numbers of its window."""
     axes = len(shape)
     kernel, pad = each_axis(kernel_size, axes), each_axis(padding, axes)
-    step = each_axis(kernel if stride is None else stride, axes)
+    step = each_axis(_step(kernel, stride), axes)
     tiled = [n * k for n, k in zip(g.shape[-axes:], kernel, strict=True)] == list(shape)
     if tiled and kernel == step and not any(pad):
         return _repeated(g / (divisor or math.prod(kernel)), shape)

@@ -49,9 +49,9 @@ def scaled_dot_product_attention(
         )
     kept = None
     if dropout_p > 0:
-        batch = query.shape[:-2]
-        if not enable_gqa:
-            batch = torch.broadcast_shapes(batch, key.shape[:-2])  # type: ignore[no-untyped-call]
+        # With GQA a head of keys counts as often as heads of queries share it.
+        of_keys = (*key.shape[:-3], 1) if enable_gqa else key.shape[:-2]
+        batch = torch.broadcast_shapes(query.shape[:-2], of_keys)  # type: ignore[no-untyped-call]
         like = torch.ones(*batch, query.shape[-2], key.shape[-2], device=query.device)
         kept = torch.native_dropout(like, dropout_p, True)[1]
     c = 1 / math.sqrt(max(query.shape[-1], 1)) if scale is None else scale

@@ -51,7 +51,6 @@ def dropout2d(
         )
     elif input.dim() != 4:
         _warn_of_axes("dropout2d", input)
-    _check_features(input)
     return _dropped(formulas.FeatureDropout, input, p, training, inplace, 2)
 
 
@@ -80,7 +79,6 @@ def feature_alpha_dropout(
     input: Tensor, p: float = 0.5, training: bool = False, inplace: bool = False
 ) -> Tensor:
     """``alpha_dropout`` of whole channels: of (N, C, ...)."""
-    _check_features(input)
     return _dropped(formulas.AlphaDropout, input, p, training, inplace, 2)
 
 
@@ -92,23 +90,21 @@ def _dropped(
     inplace: bool,
     *options: int | None,
 ) -> Tensor:
+    """``options`` are how many of the first axes share a draw, for a formula that asks for it."""
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not training or p == 0 or input.numel() == 0:
         return input
     if p == 1:  # nothing is left, of whatever kind, and nothing drawn
         formula, options = formulas.Dropout, ()
-    if inplace:
-        return inplace_(formula, input, p, *options)
-    return formula.apply(input, p, *options)[0]
-
-
-def _check_features(input: Tensor) -> None:
-    if input.dim() < 2:
+    elif any(axes is not None and input.dim() < axes for axes in options):
         raise RuntimeError(
             "Feature dropout requires at least 2 dimensions in the input, "
             f"but got shape {tuple(input.shape)}"
         )
+    if inplace:
+        return inplace_(formula, input, p, *options)
+    return formula.apply(input, p, *options)[0]
 
 
 def _warn_of_axes(name: str, input: Tensor) -> None:

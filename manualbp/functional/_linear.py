@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from manualbp import formulas
+from manualbp.functional._arithmetic import add
 
 __all__ = ["bilinear", "linear"]
 
@@ -12,11 +13,16 @@ __all__ = ["bilinear", "linear"]
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """z = a Wᵀ + b: input (\\*, in), weight (out, in), bias (out) → (\\*, out).
 
-    A weight (in,) is one row, and its axis of outputs is left out of the result.
+    A weight (in,) is one row, and its axis of outputs is left out of the result. A bias of another
+    shape broadcasts against the result.
     """
     if weight.dim() == 1:
         row = linear(input, weight.unsqueeze(0), None if bias is None else bias.reshape(1))
         return row.squeeze(-1)
+    if bias is not None and (bias.dim() != 1 or bias.numel() == 1 != weight.shape[0]):
+        # A bias for each example, or one for all outputs. Autocast knows no sum, but this one.
+        z = formulas.Linear.apply(input, weight, None)
+        return add(z, bias.to(z.dtype).expand(z.shape))
     return formulas.Linear.apply(input, weight, bias)
 
 

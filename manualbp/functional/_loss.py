@@ -414,8 +414,17 @@ def multi_margin_loss(
         raise ValueError(f"p: expected 1 or 2; got {p}")
     if weight is not None and weight.dim() != 1:
         raise ValueError(f"weight: expected one number a class; got {tuple(weight.shape)}")
-    _check_one_each(input, target, input.shape[:-1])
-    return formulas.MultiMargin.apply(input, target, p, margin, weight, reduction)
+    count, classes = _examples(input)
+    if target.dim() > 1 or target.numel() != count:
+        raise RuntimeError(
+            f"target: expected {count} classes for an input of {tuple(input.shape)}; got "
+            f"{tuple(target.shape)}"
+        )
+    if input.dim() and target.shape == input.shape[:-1]:
+        return formulas.MultiMargin.apply(input, target, p, margin, weight, reduction)
+    rows = (input.reshape(count, classes), target.reshape(count))
+    cost = formulas.MultiMargin.apply(*rows, p, margin, weight, reduction)
+    return cost.reshape(target.shape) if reduction == "none" else cost
 
 
 def multilabel_margin_loss(
@@ -435,8 +444,14 @@ def multilabel_margin_loss(
         reduction: ``"mean"`` over examples, ``"sum"`` or ``"none"``.
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
-    _check_one_each(input, target, input.shape)
-    return formulas.MultiLabelMargin.apply(input, target, reduction)
+    _examples(input)
+    if target.shape == input.shape and input.dim():
+        return formulas.MultiLabelMargin.apply(input, target, reduction)
+    if max(input.dim(), target.dim()) > 1 or target.numel() != input.numel():
+        raise RuntimeError(
+            f"target: expected the input's shape {tuple(input.shape)}; got {tuple(target.shape)}"
+        )
+    return formulas.MultiLabelMargin.apply(input.reshape(-1), target.reshape(-1), reduction)
 
 
 def ctc_loss(
@@ -562,12 +577,13 @@ def _check_sizes(input: Tensor, target: Tensor, weight: Tensor | None = None) ->
         )
 
 
-def _check_one_each(input: Tensor, target: Tensor, expected: tuple[int, ...]) -> None:
-    if input.dim() not in (1, 2) or target.shape != expected:
+def _examples(input: Tensor) -> tuple[int, int]:
+    """How many examples, and of how many classes: a number is one example of one class."""
+    if input.dim() > 2 or (input.dim() and not input.shape[-1]):
         raise RuntimeError(
-            f"expected an input (n, K) or (K,) and for {tuple(input.shape)} a target of "
-            f"{tuple(expected)}; got {tuple(target.shape)}"
+            f"input: expected (n, K), (K,) or (), with at least one class; got {tuple(input.shape)}"
         )
+    return (1, input.numel()) if input.dim() < 2 else (input.shape[0], input.shape[1])
 
 
 def _alike(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -44,6 +44,11 @@ def batch_norm(
     if eps < 0 or (training and eps == 0):
         bound = "positive during training" if training else "non-negative"
         raise ValueError(f"batch_norm eps must be {bound}, but got {eps}")
+    if input.numel() == 0:  # torch takes nothing of any shape
+        channels = next((t.numel() for t in (weight, bias) if t is not None), 1)
+        nothing = input.reshape(0, channels)
+        options = (weight, bias, None, None, momentum, eps)
+        return formulas.BatchNorm.apply(nothing, *options)[0].reshape(input.shape)
     _check_channels(
         input,
         running_mean=running_mean,

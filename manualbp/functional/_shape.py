@@ -125,7 +125,9 @@ def repeat_interleave(
     dim %= input.dim()
     if isinstance(repeats, int):
         copies = [-1] * (dim + 1) + [repeats] + [-1] * (input.dim() - dim - 1)
-        return input.unsqueeze(dim + 1).expand(copies).flatten(dim, dim + 1)
+        # Copied first: over an axis of one the last step alone would leave a view of ``input``.
+        stretched = input.unsqueeze(dim + 1).expand(copies)
+        return stretched.clone(memory_format=torch.contiguous_format).flatten(dim, dim + 1)
     times = repeats.expand(input.shape[dim])
     index = torch.repeat_interleave(times, output_size=output_size)
     return formulas.IndexSelect.apply(input, dim, index, input.shape)
@@ -232,7 +234,8 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     input, indices = (
         t.expand((*shape[:along], t.shape[along], *shape[along + 1 :])) for t in (input, indices)
     )
-    return gather(input, along, indices)
+    size = input.shape[along]
+    return gather(input, along, torch.where(indices < 0, indices + size, indices))
 
 
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:

@@ -79,6 +79,7 @@ DIVISIONS = (fixed([0.0, 1.0, 0.0, INF, 1.0, 1e200, NAN]),
 PART = uniform(0.1, 0.9, 4, 3)
 BELOW, ABOVE = uniform(-1.5, -0.5, 4, 3), uniform(0.5, 1.5, 4, 3)
 BEYOND = {"gradient": "infinity cannot be nudged"}
+BYTES = fixed([[2, 0, 1]], torch.uint8)
 MASK = fixed([[True, False, True]], torch.bool)
 
 BINARY = [
@@ -125,6 +126,8 @@ BINARY = [
     row("minimum", real(4, 3), real(3), special=[TIES]),
     row("where", MASK, real(4, 3), real(3)),
     row("where", MASK, real(4, 1), 2.5, note="number"),
+    quietly("where", BYTES, real(4, 3), real(3), note="bytes", without=dict.fromkeys(
+        ("compiled", "inference_mode"), "compiled and on the meta device torch takes no bytes")),
     row("masked_fill", real(4, 3), MASK, real()),
     row("clamp", real(4, 3), min=-0.5, max=0.7,
         special=[(fixed([-0.5, 0.7, 0.0, 1.0, INF, -INF, NAN]),)]),

@@ -49,6 +49,8 @@ CASES = [
     attention(real(1, 4, 3, 2), real(1, 2, 5, 2), real(1, 2, 5, 2), enable_gqa=True),
     attention(real(1, 4, 3, 2), real(1, 2, 3, 2), real(1, 2, 3, 2), real(3, 3), dropout_p=0.4,
               enable_gqa=True, random=True),
+    attention(real(1, 4, 3, 2), real(3, 2, 3, 2), real(3, 2, 3, 2), dropout_p=0.4, enable_gqa=True,
+              random=True, note="a mask for each example"),
     attention(q, k, v, dropout_p=0.4, random=True),
     attention(q, k, v, dropout_p=1.0, random=True),
     attention(*square, dropout_p=0.3, is_causal=True, random=True),

@@ -6,6 +6,10 @@ from cases.table import *
 
 ROW = dict.fromkeys(("explicit", "own_shapes"), "an axis is added before, and dropped after")
 
+FOLDED = dict.fromkeys(
+    ("forward_mode", "per_example", "jacobians"), "there torch folds the examples, not the bias"
+)
+ADDED = {"thrifty": "torch's adds in place"}
 TRILINEAR = {"jacobians": "torch's own kernel has no batching rule"}
 
 
@@ -24,6 +28,10 @@ CASES = [
     row("linear", real(1, 3), real(1, 3), real(1)),
     row("linear", real(3), real(3), note="1-D weight", without=ROW),
     row("linear", real(4, 3), real(3), note="1-D weight", without=ROW),
+    row("linear", real(4, 3), real(5, 3), real(4, 5), note="by example", without=ADDED),
+    row("linear", real(2, 4, 3), real(5, 3), real(4, 5), without=ADDED | FOLDED),
+    row("linear", real(4, 3), real(5, 3), real(), without=ADDED),
+    row("linear", real(4, 3), real(5, 3), real(1), without=ADDED),
     row("linear", transposed(real(4, 3)), transposed(real(5, 3)), real(5), note="transposed"),
     row("linear", real(0, 3), real(5, 3), real(5)),
     row("linear", real(2, 0, 3), real(5, 3), real(5)),

@@ -1,9 +1,7 @@
 """Costs."""
 
 import itertools
-import warnings
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -155,25 +153,6 @@ def signs(*shape: int) -> Make:
     return constant(lambda generator: 2.0 * torch.randint(2, shape, generator=generator) - 1)
 
 
-def quiet(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """Without the warning that torch's function and ours both give."""
-
-    def call(*arguments: Any, **options: Any) -> Tensor:
-        if torch.compiler.is_compiling():
-            return function(*arguments, **options)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            return function(*arguments, **options)
-
-    return call
-
-
-def quietly(name: str, *arguments: Any, note: str = "", **options: Any) -> Case:
-    """A row whose function warns."""
-    ours, theirs = (quiet(getattr(f, name)) for f in (functional, torch.nn.functional))
-    return Case(f"{name}-{note}", ours, theirs, arguments, options)
-
-
 REDUCTIONS = ("mean", "sum", "none")
 KEPT = {"thrifty": "torch keeps the weighted cost alone for a weight's gradient; we both inputs"}
 
@@ -306,10 +285,14 @@ def margins() -> list[Case]:
         *(row(mean, x, classes(3, 4), twin=multi_margin, reduction=r) for r in names),
         row(mean, x, classes(3, 4), twin=multi_margin, p=2, weight=weight),
         row(mean, real(3), classes(3), twin=multi_margin),
+        row(mean, real(3), classes(3, 1), reduction="none", without=FIRST_ORDER, note="torch"),
+        row(mean, real(), fixed(0, torch.long), without=FIRST_ORDER, note="torch"),
+        row(mean, real(1, 3), classes(3), without=FIRST_ORDER, note="torch"),
         row(mean, x, classes(3, 4), p=2, weight=weight, without=FIRST_ORDER, note="torch"),
         *(row(some, real(2, 4), labels, twin=multilabel_margin, reduction=r, without=data)
           for r in names),
         row(some, real(2, 4), labels, without=FIRST_ORDER, note="torch"),
+        row(some, real(), fixed(0, torch.long), without=FIRST_ORDER, note="torch"),
         row(some, real(4), fixed([1, 1, -1, 0], torch.long), without=FIRST_ORDER, note="torch"),
         *(row("multilabel_soft_margin_loss", x, uniform(0, 1, 4, 3), reduction=r) for r in names),
         row("multilabel_soft_margin_loss", x, uniform(0, 1, 4, 3), weight=uniform(0.5, 1.5, 3),

@@ -10,6 +10,7 @@ HESSIAN = {"jacobians": "torch.func's own Hessian is not symmetric; see the text
 #: C++ code multiplies by a weight that is not there
 BIAS_ALONE = {"second_order": "torch's own fails for a bias without a weight; see the textbook's"}
 TEXTBOOK = {"thrifty": "the twin keeps its intermediates instead"}
+UNMAPPED = {"explicit": "two moves around it"}
 NOBODY = EMPTY | {"thrifty": "of an empty batch torch keeps nothing, we the statistics' shape"}
 FAR = {
     "gradient": "a nudge is near the rounding of the input",
@@ -101,6 +102,8 @@ BATCH = [
     row("batch_norm", real(2, 3, 2, 2), *statistics(3), bias=real(3), eps=0.1,
         without=BIAS_ALONE),
     row("batch_norm", real(0, 3, 2), *statistics(3), **affine(3), without=NOBODY),
+    row("batch_norm", real(0), None, None, without=NOBODY),
+    row("batch_norm", real(0), None, None, **affine(3), training=True, without=NOBODY | UNMAPPED),
 ]  # fmt: skip
 
 INSTANCE = [

@@ -11,6 +11,7 @@ ROWS = fixed([2, 0, 2], torch.long)
 PLACES = fixed([[2, 0, 2], [1, 1, 0]], torch.long)
 MASK = fixed([[True, False, True], [False, False, True], [True, True, True]], torch.bool)
 MOVED = {"taped": "views and copies of torch alone, without a formula"}
+COPIED = {"aliases": "copied where a gradient is wanted: nobody may write into a Function's view"}
 COUNTED = {
     "per_example": "each example would have as many entries as its own mask",
     "jacobians": "torch cannot map over a mask",
@@ -46,10 +47,10 @@ def indexed(name: str, at: Callable[..., Any], *arguments: Any, **options: Any) 
 
 
 CASES = [
-    row("flatten", real(2, 3, 2), twin=torch.flatten, start_dim=1),
-    row("flatten", real(2, 3, 2, 2), twin=torch.flatten, start_dim=1, end_dim=2),
+    row("flatten", real(2, 3, 2), twin=torch.flatten, start_dim=1, without=COPIED),
+    row("flatten", real(2, 3, 2, 2), twin=torch.flatten, start_dim=1, end_dim=2, without=COPIED),
     row("flatten", transposed(real(2, 3, 2)), twin=torch.flatten, note="transposed"),
-    row("flatten", real(), twin=torch.flatten),
+    row("flatten", real(), twin=torch.flatten, without=COPIED),
     row("flatten", real(0, 3, 2), twin=torch.flatten, start_dim=1, without=EMPTY),
     together("cat", real(2, 3), real(4, 3), real(0, 3)),
     together("cat", real(2, 3), transposed(real(2, 1)), dim=-1),
@@ -65,6 +66,8 @@ CASES = [
     row("repeat", real(2, 3), (2, 1, 3), twin=Tensor.repeat),
     row("repeat", real(), (), twin=Tensor.repeat),
     row("repeat_interleave", real(2, 3), 3, -2, without=MOVED),
+    row("repeat_interleave", real(1, 3), 2, 0, without=MOVED),
+    row("repeat_interleave", real(2, 3), 1, 1, without=MOVED),
     row("repeat_interleave", real(2, 3), ROWS, dim=1, output_size=4,
         without={"per_example": "torch does not map over the numbers of copies"}),
     row("tril", real(2, 4, 3), -1),
@@ -85,6 +88,7 @@ CASES = [
     row("index_select", real(3, 4), 0, ROWS),
     row("gather", real(4, 3), -2, PLACES, note="fewer"),
     row("take_along_dim", real(1, 3, 2), fixed([[[2], [0]], [[1], [1]]], torch.long), 1),
+    row("take_along_dim", real(2, 3), fixed([[-1, 0], [-3, 2]], torch.long), 1),
     row("masked_select", real(3), MASK, without=COUNTED),
     row("scatter", real(2, 3), 1, fixed([[2, 0], [1, 0]], torch.long), real(2, 2)),
     row("scatter", real(2, 3), 1, PLACES, value=2.5),

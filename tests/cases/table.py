@@ -4,9 +4,10 @@
 The rows are in the other files of this folder, one a file of `manualbp/formulas/`.
 """
 
+import warnings
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -168,6 +169,26 @@ def row(
         random=random,
         without=without or {},
     )
+
+
+def quiet(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Without the warning that torch's function and ours both give."""
+
+    def call(*arguments: Any, **options: Any) -> Tensor:
+        if torch.compiler.is_compiling():
+            return function(*arguments, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            return function(*arguments, **options)
+
+    call.__name__ = function.__name__
+    return call
+
+
+def quietly(*arguments: Any, **options: Any) -> Case:
+    """A row whose function warns."""
+    made = row(*arguments, **options)
+    return replace(made, ours=quiet(made.ours), theirs=quiet(made.theirs))
 
 
 def _picked(function: Callable[..., Any], pick: int) -> Callable[..., Tensor]:
