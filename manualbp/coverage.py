@@ -40,7 +40,8 @@ class Coverage:
     Attributes:
         explicit: run a formula of manualbp, or anybody's ``torch.autograd.Function``.
         structural: only pass gradients on: views, copies, the accumulation into ``.grad``.
-        foreign: torch's own derivatives.
+        foreign: torch's own derivatives, and those that a library registered with its operators
+            (torchvision's RoIAlign).
         parameters: for each leaf that gets a gradient, the steps that use it.
     """
 
@@ -141,8 +142,11 @@ def _users(node: Any, users: dict[Any, list[Any]], kinds: dict[Any, str]) -> Any
                 yield user
 
 
-#: Functions of torch that hide torch's own derivative: compiled graphs, recomputation
-_HIDING = ("torch._functorch", "torch._dynamo", "torch._inductor", "torch.utils.checkpoint")
+#: Functions of torch that hide a derivative: compiled graphs, recomputation, registered operators
+_HIDING = (
+    *("torch._functorch", "torch._dynamo", "torch._inductor", "torch._library"),
+    "torch.utils.checkpoint",
+)
 
 
 def _kind(node: Any) -> str:

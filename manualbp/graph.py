@@ -15,9 +15,10 @@ STRUCTURAL = frozenset(
 
 
 def name_of(node: Any) -> str:
-    """``AddmmBackward0`` → ``Addmm``."""
+    """``AddmmBackward0`` → ``Addmm``; of a registered operator, its namespace and name."""
     name = str(node.name()).rsplit("::", 1)[-1].rstrip("0123456789")
-    return name.removesuffix("Backward").rstrip("0123456789")
+    name = name.removesuffix("Backward").rstrip("0123456789")
+    return name.removeprefix("GeneratedBackwardFor_").removesuffix("_default")
 
 
 def formula_of(node: Any) -> Any:
