@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 import types
 from dataclasses import dataclass, field
-from functools import cache
-from typing import Any
+from functools import cache, partial
+from typing import Any, NoReturn
 
+import torch
 from torch import nn
-from torch.nn.utils import parametrize
 
 from manualbp import nn as ours
+from manualbp.nn._known import REFUSED
 from manualbp.reading import columns
 
 
@@ -21,72 +22,106 @@ class Conversion:
 
     converted: dict[str, str] = field(default_factory=dict)
     left: dict[str, tuple[str, str]] = field(default_factory=dict)
+    keep_types: bool = False
 
     def __str__(self) -> str:
         rows = [[path, name, "converted"] for path, name in self.converted.items()]
         rows += [[path, name, f"left: {why}"] for path, (name, why) in self.left.items()]
-        count = f"{len(self.converted)} converted, {len(self.left)} left"
-        return "\n".join([*columns(["module", "class", ""], rows), count])
+        lines = columns(["module", "class", ""], rows)
+        lines.append(f"{len(self.converted)} converted, {len(self.left)} left")
+        if self.converted and not self.keep_types:
+            lines.append(_EXACT)
+        return "\n".join(lines)
 
 
-def convert(model: nn.Module) -> Conversion:
+_EXACT = (
+    "Code that looks up the exact class of a layer (captum, Opacus, quantize_dynamic, fvcore, "
+    "thop) does not know the new classes, and may say nothing: for it, "
+    "convert(model, keep_types=True)."
+)
+
+
+def convert(model: nn.Module, *, keep_types: bool = False) -> Conversion:
     """Let every layer of ``model`` that manualbp has run by formula, in place.
 
     A layer changes its class for that of the same name in :mod:`manualbp.nn`, and nothing else:
     parameters, buffers, hooks, names, ``state_dict``, references held by optimizers, training
     mode and device stay, ``isinstance`` and pickling too. A subclass of a layer of torch is
-    converted where it inherits how the layer computes. :func:`revert` undoes it.
+    converted where it inherits how the layer computes, and a parametrized layer stays
+    parametrized. :func:`revert` undoes it.
+
+    Libraries that ask for the exact class of a layer, ``type(layer) in table``, do not find the
+    new one, and some go on without a word: captum's DeepLift and LRP, Opacus' samplers,
+    ``torch.ao.quantization.quantize_dynamic``, fvcore, thop. For them there are two ways:
+    ``keep_types=True``, or :func:`manualbp.intercept` without ``convert``, which changes no layer.
 
     Left alone, and listed with the reason: layers that override ``forward`` or what it calls,
-    parametrized, quantized and scripted ones, and layers of torch that manualbp lacks.
+    quantized and scripted ones, layers of torch that manualbp lacks, and options that it lacks.
     What a model computes with functions and operators is not in its layers: see
     :func:`manualbp.intercept`.
+
+    Args:
+        model: a module, or a single layer.
+        keep_types: leave ``type(layer)`` torch's, and give each layer the attribute ``forward``
+            instead. It is bound to the layer: ``copy.deepcopy``, pickling, hooks, ``state_dict``,
+            parametrization and ``torch.compile`` work as before; ``copy.copy`` of a layer, and the
+            replicas of ``DataParallel``, would run the original. A layer and its attribute refer
+            to each other, so the garbage collector frees it, not the last reference.
 
     Raises:
         TypeError: ``model`` is no ``torch.nn.Module``.
     """
     _check(model)
-    report = Conversion()
+    report, closed = Conversion(keep_types=keep_types), set[nn.Module]()
     for path, module in model.named_modules():
-        kind = type(module)
-        layer = next((c for c in kind.__mro__ if c in LAYERS), None)
-        if issubclass(kind, _OURS) or kind in _CONTAINERS:
+        if module in closed:
             continue
+        if why := _closed(module):
+            report.left[path] = (getattr(module, "original_name", type(module).__name__), why)
+            closed.update(module.modules())
+            continue
+        if _kept(module) if keep_types else isinstance(module, _OURS):
+            continue
+        _revert(module)
+        layer = next((c for c in type(module).__mro__ if c in LAYERS), None)
+        name = _stated(type(module)).__name__
         why = _reason(module, layer)
-        if why is None and layer is not None:
-            module.__class__ = _class(kind, layer)  # type: ignore[arg-type]
-            report.converted[path] = kind.__name__
-        elif why:
-            report.left[path] = (kind.__name__, why)
+        if why:
+            report.left[path] = (name, why)
+        elif layer is not None and not isinstance(module, _OURS):
+            if keep_types:
+                module.forward = _ByFormula(LAYERS[layer].forward, module)
+            else:
+                module.__class__ = _class(type(module), layer)
+            report.converted[path] = name
     return report
 
 
 def revert(model: nn.Module) -> nn.Module:
     """Make every layer of ``model`` torch's own again, in place; returns it.
 
+    Layers parametrized or sharded after they were converted stay so.
+
     Raises:
         TypeError: ``model`` is no ``torch.nn.Module``.
     """
     _check(model)
     for module in model.modules():
-        kind = type(module)
-        if kind in _TWINS:
-            module.__class__ = _TWINS[kind]
-        elif "_converted_from" in vars(kind):
-            module.__class__ = vars(kind)["_converted_from"]
+        _revert(module)
     return model
 
 
-#: torch's layer → ours, by name; a Sequential is torch's own
-LAYERS: dict[type, type] = {
+#: torch's layer → ours, by name
+LAYERS: dict[type, Any] = {
     getattr(nn, name): layer
     for name, layer in vars(ours).items()
-    if inspect.isclass(layer) and hasattr(nn, name) and layer is not getattr(nn, name)
+    if inspect.isclass(layer) and getattr(nn, name, layer) is not layer
 }
 _TWINS = {layer: twin for twin, layer in LAYERS.items()}
 _OURS = tuple(_TWINS)
-_CONTAINERS = {nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict}
-_CONTAINERS |= {nn.ParameterList, nn.ParameterDict}
+
+#: where torch makes a class around that of a layer, which is the last of its bases
+_WRAPPERS = ("torch.nn.utils.parametrize", "torch.distributed.")
 
 #: what a subclass of a layer may state anew without changing how the layer computes
 _HARMLESS = {"extra_repr", "reset_parameters", "train", "eval", "to", "half", "float"}
@@ -97,33 +132,102 @@ def _check(model: Any) -> None:
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
 
 
+def _closed(module: nn.Module) -> str | None:
+    """Why ``module`` is to be left with all that is in it."""
+    if isinstance(module, torch.jit.ScriptModule):
+        return "scripted: convert the model that it was made of"
+    # A layer fused for quantization is a Sequential of torch's own layers as long as it is one.
+    kind = type(module)
+    if kind.__module__.startswith("torch.ao.") and not issubclass(kind, _NO_LAYERS):
+        return "quantized"
+    return None
+
+
 def _reason(module: nn.Module, layer: type | None) -> str | None:
     """Why ``module``, of which ``layer`` is the nearest class that we have, is to be left."""
-    kind = type(module)
+    kind = _stated(type(module))
     if layer is None:
-        if not kind.__module__.startswith("torch.nn."):
-            return None  # somebody's own module, whose layers are looked at one by one
-        return f"manualbp has no {kind.__name__}"
-    if "torch.ao." in kind.__module__ or "quantized" in kind.__module__:
-        return "quantized"
-    if "torch.jit" in kind.__module__:
-        return "scripted"
-    if parametrize.is_parametrized(module):
-        return "parametrized: call torch.nn.utils.parametrize.remove_parametrizations first"
+        own = kind.__module__.startswith("torch.nn.") and not issubclass(kind, _NO_LAYERS)
+        return f"manualbp has no {kind.__name__}" if own else None
     if "forward" in vars(module):
         return "its forward was replaced"
     between = kind.__mro__[: kind.__mro__.index(layer)]
     for name in (n for c in between for n, v in vars(c).items() if callable(v)):
         if not name.startswith("__") and name not in _HARMLESS and hasattr(layer, name):
             return f"overrides {name}"
+    if getattr(module, "sparse", False) and layer in (nn.Embedding, nn.EmbeddingBag):
+        return "sparse=True asks for a sparse gradient, and the formulas state dense ones"
     return None
 
 
+#: containers and wrappers, which compute nothing themselves: what is in them is looked at
+_NO_LAYERS: tuple[type, ...] = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+_NO_LAYERS += (nn.ParameterList, nn.ParameterDict)
+_NO_LAYERS += (nn.DataParallel, nn.parallel.DistributedDataParallel)
+
+
+# ------------------------------------------------------------------------- classes and attributes
+
+
+class _ByFormula(partial[Any]):
+    """The attribute ``forward`` of a layer that keeps its type.
+
+    A partial, unlike a method, is pickled with what it is bound to, and torch.compile traces it.
+    """
+
+    @property
+    def _torchscript_modifier(self) -> NoReturn:  # what torch.jit.script asks it for
+        raise TypeError(REFUSED.format(type(self.args[0]).__name__))
+
+
+def _kept(module: nn.Module) -> bool:
+    """Whether ``module`` is torch's by its type and ours by its attribute ``forward``."""
+    return isinstance(vars(module).get("forward"), _ByFormula)
+
+
+def _revert(module: nn.Module) -> None:
+    if _kept(module):
+        del module.forward
+    elif isinstance(module, _OURS):
+        module.__class__ = _torch_s(type(module))
+
+
+def _stated(kind: type) -> type:
+    """The class that somebody wrote, where torch made ``kind`` around it."""
+    return _stated(kind.__bases__[-1]) if _is_wrapper(kind) else kind
+
+
+def _is_wrapper(kind: type) -> bool:
+    return kind.__module__.startswith(_WRAPPERS) and issubclass(kind, (*LAYERS,))
+
+
+def _around(kind: type, stated: type) -> type:
+    """The class that torch made, around another one."""
+    if stated is kind.__bases__[-1]:
+        return kind
+    own = {n: v for n, v in vars(kind).items() if n not in ("__dict__", "__weakref__")}
+    return types.new_class(
+        kind.__name__, (*kind.__bases__[:-1], stated), exec_body=lambda body: body.update(own)
+    )
+
+
+def _torch_s(kind: type) -> type:
+    """The class that ``kind`` was before its conversion; what somebody wrote stays."""
+    if _is_wrapper(kind):
+        return _around(kind, _torch_s(kind.__bases__[-1]))
+    return vars(kind).get("_converted_from") or _TWINS.get(kind, kind)
+
+
+def _class(kind: type, layer: type) -> Any:
+    """``kind`` with the forward of our ``layer``."""
+    if _is_wrapper(kind):
+        return _around(kind, _class(kind.__bases__[-1], layer))
+    return LAYERS[layer] if kind is layer else _made(kind, layer)
+
+
 @cache
-def _class(kind: type, layer: type) -> type:
-    """``kind`` with the forward of our ``layer``: ours itself, or a class made for a subclass."""
-    if kind is layer:
-        return LAYERS[layer]
+def _made(kind: type, layer: type) -> type:
+    """The class for a subclass of a layer."""
     namespace = {
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
@@ -144,5 +248,5 @@ def _reduce(module: Any, _: Any) -> Any:
 
 
 def _rebuild(kind: type, layer: type) -> Any:
-    made: Any = _class(kind, layer)
+    made: Any = _made(kind, layer)
     return made.__new__(made)

@@ -4,6 +4,7 @@ Constructors, parameters, ``state_dict``, ``repr`` and behaviour are torch's; th
 the formula of the same name. :class:`SquaredError`, the document's cost, is the only addition.
 """
 
+from manualbp.nn._known import made_known
 from manualbp.nn.activation import *
 from manualbp.nn.attention import *
 from manualbp.nn.container import *
@@ -20,3 +21,6 @@ from manualbp.nn.pooling import *
 from manualbp.nn.rnn import *
 from manualbp.nn.sparse import *
 from manualbp.nn.vision import *
+
+_HERE = [c for c in vars().values() if isinstance(c, type) and c.__module__.startswith(__name__)]
+made_known(_HERE)
