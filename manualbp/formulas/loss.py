@@ -528,7 +528,7 @@ class SoftMargin(Formula):
 
     @staticmethod
     def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        return _reduced(-torch.nn.functional.logsigmoid(target * input), reduction)
+        return _reduced(_softplus(-target * input), reduction)
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, target: Tensor, reduction: str) -> Tensor:
@@ -571,22 +571,22 @@ class MarginRanking(Formula):
 
     @staticmethod
     def forward(difference: Tensor, target: Tensor, margin: float, reduction: str) -> Tensor:
-        return _reduced((margin - target * difference).clamp(min=0), reduction)
+        return _reduced((margin + -target * difference).clamp(min=0), reduction)
 
     @staticmethod
     def share(
         g: Tensor, difference: Tensor, target: Tensor, margin: float, reduction: str
     ) -> Tensor:
-        violated = target * difference <= margin
-        return torch.where(violated, _each(-g, violated, reduction), 0)
+        violated = margin + -target * difference >= 0
+        return torch.where(violated, _each(g, violated, reduction), 0)
 
     @staticmethod
     def grad_difference(g: Tensor, share: Tensor, target: Tensor) -> Tensor:
-        return target * share
+        return -target * share
 
     @staticmethod
     def grad_target(g: Tensor, share: Tensor, difference: Tensor) -> Tensor:
-        return difference * share
+        return -difference * share
 
 
 class TripletMargin(Formula):
@@ -809,6 +809,11 @@ def _reduced(cost: Tensor, reduction: str) -> Tensor:
     if reduction == "batchmean" and cost.dim():
         return cost.sum() / cost.shape[0]
     return cost if reduction == "none" else cost.sum()
+
+
+def _softplus(z: Tensor) -> Tensor:
+    """log(1 + eᶻ), to the last digit: torch's softplus is z from 20 on."""
+    return torch.logaddexp(z, z.new_zeros(()))
 
 
 def _weighted(gradient: Tensor, weight: Tensor | None) -> Tensor:

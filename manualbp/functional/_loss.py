@@ -66,6 +66,7 @@ def squared_error(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
             f"(integers), to go with an input of {tuple(input.shape)}; got {tuple(target.shape)} "
             f"of {target.dtype}"
         )
+    input, target = (input, _classes(target)) if classes else _one_dtype(input, target)
     return formulas.SquaredError.apply(input, target, reduction)
 
 
@@ -80,7 +81,7 @@ def mse_loss(
     """C = mean of w (a − y)² over all entries: torch's, whose mean is over outputs too."""
     reduction = legacy_reduction(size_average, reduce, reduction)
     _check_sizes(input, target, weight)
-    return formulas.MSE.apply(input, target, weight, reduction)
+    return formulas.MSE.apply(*_one_dtype(input, target), weight, reduction)
 
 
 def l1_loss(
@@ -112,7 +113,7 @@ def smooth_l1_loss(
     _check_sizes(input, target)
     if beta == 0:
         return formulas.L1.apply(sub(input, target), None, reduction)
-    return formulas.SmoothL1.apply(input, target, reduction, beta)
+    return formulas.SmoothL1.apply(*_one_dtype(input, target), reduction, beta)
 
 
 def huber_loss(
@@ -127,7 +128,7 @@ def huber_loss(
     if delta <= 0:
         raise ValueError(f"delta: expected more than 0; got {delta}")
     _check_sizes(input, target, weight)
-    return formulas.Huber.apply(input, target, weight, reduction, delta)
+    return formulas.Huber.apply(*_one_dtype(input, target), weight, reduction, delta)
 
 
 def gaussian_nll_loss(
@@ -175,6 +176,8 @@ def poisson_nll_loss(
 ) -> Tensor:
     """C = λ − y log λ, λ = eᵃ or, without ``log_input``, a; ``full`` adds nearly log y!."""
     reduction = legacy_reduction(size_average, reduce, reduction)
+    if full:
+        _check_numbers(target)
     formula = formulas.PoissonNLLFull if full else formulas.PoissonNLL
     return formula.apply(*_alike(input, target), log_input, eps, reduction)
 
@@ -200,6 +203,11 @@ def kl_div(
         )
     elif reduction != "batchmean":
         check_reduction(reduction)
+    if not (input.is_floating_point() and target.is_floating_point()):
+        raise RuntimeError(
+            f"kl_div: expected floating point numbers; got an input of {input.dtype} and a target "
+            f"of {target.dtype}"
+        )
     formula = formulas.LogKLDiv if log_target else formulas.KLDiv
     return formula.apply(*_alike(input, target), reduction)
 
@@ -216,9 +224,8 @@ def cross_entropy(
 ) -> Tensor:
     """C = −log p_y, p = softmax(z): input (n, K, \\*) or (K,), target classes or probabilities."""
     reduction = legacy_reduction(size_average, reduce, reduction)
-    return formulas.CrossEntropy.apply(
-        input, target, weight, ignore_index, reduction, label_smoothing
-    )
+    options = (weight, ignore_index, reduction, label_smoothing)
+    return formulas.CrossEntropy.apply(input, _classes(target), *options)
 
 
 def nll_loss(
@@ -232,7 +239,7 @@ def nll_loss(
 ) -> Tensor:
     """C = −a_y: input log-probabilities (n, K, \\*) or (K,), target classes."""
     reduction = legacy_reduction(size_average, reduce, reduction)
-    return formulas.NLL.apply(input, target, weight, ignore_index, reduction)
+    return formulas.NLL.apply(input, _classes(target), weight, ignore_index, reduction)
 
 
 def binary_cross_entropy_with_logits(
@@ -278,6 +285,7 @@ def multilabel_soft_margin_loss(
 ) -> Tensor:
     """C = −w (y log σ(z) + (1 − y) log σ(−z)), the mean over the last axis, the labels."""
     reduction = legacy_reduction(size_average, reduce, reduction)
+    _check_numbers(target)
     return formulas.MultiLabelSoftMargin.apply(*_alike(input, target), weight, reduction)
 
 
@@ -290,7 +298,10 @@ def soft_margin_loss(
 ) -> Tensor:
     """C = log(1 + e^(−y a)), y = ±1, of any shape."""
     reduction = legacy_reduction(size_average, reduce, reduction)
-    return formulas.SoftMargin.apply(*_alike(input, target), reduction)
+    _check_numbers(target)
+    y = target if target.is_floating_point() else target.to(input.dtype)
+    cost = formulas.SoftMargin.apply(*_one_shape(input, y), reduction)
+    return cost if cost.dtype is input.dtype else cost.to(input.dtype)
 
 
 def hinge_embedding_loss(
@@ -303,7 +314,7 @@ def hinge_embedding_loss(
 ) -> Tensor:
     """C = a where y = 1, max(0, margin − a) where y = −1, a a distance, of any shape."""
     reduction = legacy_reduction(size_average, reduce, reduction)
-    return formulas.HingeEmbedding.apply(*_alike(input, target), margin, reduction)[0]
+    return formulas.HingeEmbedding.apply(*_one_shape(input, target), margin, reduction)[0]
 
 
 def margin_ranking_loss(
@@ -414,7 +425,7 @@ def multi_margin_loss(
         raise ValueError(f"p: expected 1 or 2; got {p}")
     if weight is not None and weight.dim() != 1:
         raise ValueError(f"weight: expected one number a class; got {tuple(weight.shape)}")
-    count, classes = _examples(input)
+    count, classes = _examples(input, target)
     if target.dim() > 1 or target.numel() != count:
         raise RuntimeError(
             f"target: expected {count} classes for an input of {tuple(input.shape)}; got "
@@ -444,7 +455,7 @@ def multilabel_margin_loss(
         reduction: ``"mean"`` over examples, ``"sum"`` or ``"none"``.
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
-    _examples(input)
+    _examples(input, target)
     if target.shape == input.shape and input.dim():
         return formulas.MultiLabelMargin.apply(input, target, reduction)
     if max(input.dim(), target.dim()) > 1 or target.numel() != input.numel():
@@ -577,8 +588,10 @@ def _check_sizes(input: Tensor, target: Tensor, weight: Tensor | None = None) ->
         )
 
 
-def _examples(input: Tensor) -> tuple[int, int]:
+def _examples(input: Tensor, target: Tensor) -> tuple[int, int]:
     """How many examples, and of how many classes: a number is one example of one class."""
+    if target.dtype is not torch.long:
+        raise RuntimeError(f"target: expected classes, of torch.int64; got {target.dtype}")
     if input.dim() > 2 or (input.dim() and not input.shape[-1]):
         raise RuntimeError(
             f"input: expected (n, K), (K,) or (), with at least one class; got {tuple(input.shape)}"
@@ -587,6 +600,30 @@ def _examples(input: Tensor) -> tuple[int, int]:
 
 
 def _alike(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the shape and the dtype of both."""
+    return _one_shape(*_one_dtype(input, target))
+
+
+def _one_shape(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     if input.shape == target.shape:
         return input, target
     return torch.broadcast_tensors(input, target)  # type: ignore[no-untyped-call]
+
+
+def _one_dtype(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in the dtype of both: targets may be whole numbers, or True and False."""
+    # Not left to the rules: a g of one number counts for no more than the dtype of the others.
+    if input.dtype is target.dtype:
+        return input, target
+    dtype = torch.promote_types(input.dtype, target.dtype)
+    return input.to(dtype), target.to(dtype)
+
+
+def _classes(target: Tensor) -> Tensor:
+    """Classes as torch indexes by them; for those of rows it takes bytes too."""
+    return target.long() if target.dtype is torch.uint8 and target.dim() < 2 else target
+
+
+def _check_numbers(target: Tensor) -> None:
+    if target.dtype is torch.bool:
+        raise NotImplementedError("target: expected numbers; got torch.bool. Pass target.to(...)")
