@@ -1120,7 +1120,7 @@ def structural(p: Any) -> str | None:
         f"{x}.isnan()", f"{x}.argmax()", f"{x}.sinc()", f"{x}.logit(0.1)", f"{x}.cummax({a})",
         f"{x}.logcumsumexp({a})", f"torch.ones_like({x})", f"{x}.squeeze().unsqueeze(0)",
         f"{x}.expm1()", f"torch.relu({x})", f"torch.dstack([{x}, {x}])", f"{x}.numel() * {x}",
-        f"{x}.bool()", f"{x}.where({p.mask(x)}, {p.alike(x)})",
+        f"{x}.bool()", f"reverse({x})", f"reverse({x})", f"{x}.where({p.mask(x)}, {p.alike(x)})",
     )  # fmt: skip
 
 

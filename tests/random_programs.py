@@ -64,7 +64,49 @@ def rand(seed, shape, dtype=torch.double):
     return randn(seed, shape, dtype, torch.rand)
 """
 
-SPACE: dict[str, Any] = {"torch": torch, "F": F, "randn": randn, "rand": rand}
+REVERSE = """\
+class Reverse(manualbp.Formula):
+    @staticmethod
+    def forward(input):
+        return input
+
+    @staticmethod
+    def grad_input(g):
+        return -g
+
+reverse = Reverse.apply
+"""
+
+
+class Reverse(manualbp.Formula):
+    """A formula of somebody else's, whose forward pass returns its input: gradient reversal."""
+
+    @staticmethod
+    def forward(input: Tensor) -> Tensor:
+        return input
+
+    @staticmethod
+    def grad_input(g: Tensor) -> Tensor:
+        return -g
+
+
+class TorchReverse(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, input: Tensor) -> Tensor:
+        return input
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> Tensor:
+        return -g
+
+
+SPACE: dict[str, Any] = {
+    "torch": torch,
+    "F": F,
+    "randn": randn,
+    "rand": rand,
+    "reverse": TorchReverse.apply,
+}
 
 
 @cache
@@ -129,6 +171,8 @@ class Program:
     second: bool = False
     #: both costs at once
     joint: bool = False
+    #: the calls run twice over the same leaves, on two tapes, and the second is walked back
+    twice: bool = False
 
     @property
     def leaves(self) -> list[str]:
@@ -143,13 +187,17 @@ class Program:
             "tape": f"with manualbp.Tape(keep={self.keep}) as tape, manualbp.intercept():",
         }[way]
         wanted = [line.defines[0] for line in self.lines if "requires_grad_" in line.source]
-        lines = [PREAMBLE, "torch.manual_seed(0)"]
+        lines = [PREAMBLE, REVERSE] if any("reverse(" in source for source in body) else [PREAMBLE]
+        lines += ["torch.manual_seed(0)"]
         lines += [line.source for line in self.lines if line.leaf]
         if self.accumulate and not self.second:
             lines += [
                 f"{x}.grad = randn({i}, {x}.shape).to({x}.dtype)" for i, x in enumerate(wanted)
             ]
-        lines += [opened, *(f"    {source}" for source in body)]
+        block = [opened, *(f"    {source}" for source in body)]
+        if self.twice:
+            block = ["for _ in range(2):", *(f"    {source}" for source in block)]
+        lines += block
         g = [f"randn({SEED + i}, {c}.shape, {c}.dtype)" for i, c in enumerate(self.costs)]
         costs = ", ".join(self.costs)
         if self.second:
@@ -570,7 +618,7 @@ class Builder:
             if writes:
                 self.replay(begun)
             raise Refused from error
-        if (writes or island) and self.coin(0.95) and not self.differentiable():
+        if (writes or island) and not self.differentiable(self.coin(0.95)):
             self.replay(begun)
             raise Refused
 
@@ -634,12 +682,12 @@ class Builder:
         self.pool = [name for line in (*self.leaves, *self.body) for name in line.defines]
         self.pool = list(dict.fromkeys(self.pool))
 
-    def differentiable(self) -> bool:
-        """Whether torch can still walk back, after values were written over."""
+    def differentiable(self, walk: bool) -> bool:
+        """Whether torch still knows where values come from, and can walk back."""
         leaves = [t for line in self.leaves if (t := self.space[line.defines[0]]).requires_grad]
         try:
             roots = [t for n in self.pool if (t := self.space[n]).requires_grad and t.grad_fn]
-            if not roots or not leaves:
+            if not roots or not leaves or not walk:
                 return True
             torch.autograd.grad(
                 roots,
@@ -694,6 +742,7 @@ class Builder:
             accumulate=self.coin(0.15),
             second=double and self.coin(0.25),
             joint=len(costs) > 1 and self.coin(0.5),
+            twice=self.coin(0.1),
         )
         return pruned(program)
 
@@ -756,18 +805,22 @@ def run(
                 if t.is_floating_point() and t._base is None:
                     noise = torch.randn(t.shape, generator=generator, dtype=torch.double)
                     t.copy_(t.double() * (1 + nudge * noise))
+    if way != "torch":
+        space["reverse"] = Reverse.apply
     tape: Any = None
-    with contextlib.ExitStack() as stack:
-        if way == "tape":
-            tape = stack.enter_context(manualbp.Tape(keep=program.keep))
-        if way != "torch":
-            stack.enter_context(manualbp.intercept())
-        try:
-            for i, code in enumerate(body):
-                outcome.at = i
-                exec(code, space)
-        except Exception as error:
-            outcome.error = error
+    for _ in range(1 + program.twice):
+        with contextlib.ExitStack() as stack:
+            if way == "tape":
+                tape = stack.enter_context(manualbp.Tape(keep=program.keep))
+            if way != "torch":
+                stack.enter_context(manualbp.intercept())
+            try:
+                for i, code in enumerate(body):
+                    outcome.at = i
+                    exec(code, space)
+            except Exception as error:
+                outcome.error = error
+                break
     outcome.values = {n: t for n, t in space.items() if isinstance(t, Tensor)}
     if outcome.error is not None or not program.costs:
         return outcome
@@ -1060,7 +1113,7 @@ def harmless(finding: Finding) -> bool:
 
 def smaller(program: Program) -> Iterator[Program]:
     """Programs with a little less in them."""
-    for flag in ("retain", "accumulate", "second", "joint"):
+    for flag in ("retain", "accumulate", "second", "joint", "twice"):
         if getattr(program, flag):
             yield replace(program, **{flag: False})
     if program.costs:
@@ -1162,7 +1215,7 @@ def shrink(program: Program, finding: Finding, seconds: float = 10.0) -> tuple[P
 
 def cost_of(program: Program) -> tuple[int, int]:
     calls = sum(not line.leaf for line in program.lines)
-    flags = program.retain + program.accumulate + program.second + program.joint
+    flags = program.retain + program.accumulate + program.second + program.joint + program.twice
     return (
         4 * calls + 2 * len(program.lines) + flags + len(program.costs),
         sum(len(line.source) for line in program.lines),
@@ -1175,7 +1228,7 @@ def cost_of(program: Program) -> tuple[int, int]:
 def judged(program: Program, finding: Finding) -> str:
     """What finite differences say of a gradient on which torch and we differ."""
     text = str(program.lines)
-    if finding.kind != "gradient" or any(w in text for w in ("no_grad", "detach", "hook")):
+    if finding.kind != "gradient" or any(w in text for w in ("no_grad", "detach", "hook", "reverse")):
         return ""
     program = replace(program, retain=False, accumulate=False, second=False, joint=False)
     theirs, ours = run(program, "torch"), run(program, finding.way)
@@ -1277,8 +1330,11 @@ def hunt(
                 verdict = judged(small, finding)
                 if verdict == "torch":
                     report.harmless[f"{finding.way}: torch's own is wrong"] += 1
-                called = sorted({line.call for line in small.lines if line.call})
-                key = f"{finding.label}  ({', '.join(called)})"
+                what = ", ".join(sorted({line.call for line in small.lines if line.call}))
+                if "raises" in finding.kind:
+                    message = finding.detail.partition("\n")[0].partition(": ")[2]
+                    what = re.sub(r"[\d\[\], ]+", " ", message)[:70]
+                key = f"{finding.label}  ({what})"
                 seen = report.found.setdefault(key, [])
                 seen.append((number, small, finding))
                 if len(seen) == 1 and tell:
