@@ -449,8 +449,11 @@ def cdist(p: Any) -> list[str]:
 
 
 @recipe("pdist")
-def pdist(p: Any) -> list[str]:
-    return [p.of(2), *p.option(0.6, p.one("1", "2", "3", "0.5"))]
+def pdist(p: Any) -> list[str] | None:
+    x = p.of(2)
+    if not p.numel(x):
+        return None  # torch's backward pass divides by 0 there, and takes the process with it
+    return [x, *p.option(0.6, p.one("1", "2", "3", "0.5"))]
 
 
 @recipe("cosine_similarity")

@@ -36,6 +36,8 @@ import manualbp
 from manualbp.intercept import twins
 
 NAME = re.compile(r"\b[vx]\d+\b")
+AUGMENTS = re.compile(r"[vx]\d+ [-+*/]= ")
+ASSIGNS = re.compile(r" [-+*/]?= ")
 SEED = 1 << 20
 
 
@@ -599,22 +601,17 @@ class Builder:
         """One more line, one that torch runs."""
         source, call = self.draw()
         begun = len(self.body)
-        island = self.coin(0.04)
-        writes = call == "writing" or call.rstrip(")").endswith("_")
+        island = "with torch.no_grad(): " if self.coin(0.04) else ""
+        writes = call == "writing" or call.endswith("_") or "inplace=True" in source
         try:
-            if (
-                any(op in source for op in (" = ", "+= ", "-= ", "*= ", "/= "))
-                and call == "writing"
-            ):
-                line = Line(
-                    source, tuple(NAME.findall(source)[:1]) if "[" not in source else (), call
-                )
-                self.run(line, island)
+            if call == "hooks" or (call == "writing" and ASSIGNS.search(source)):
+                names = NAME.findall(source)[:1] if AUGMENTS.match(source) else []
+                line = Line(island + source, tuple(names), call)
+                exec(line.code, self.space)
+                self.body.append(line)
             else:
                 self.evaluate(source, call, island)
         except Exception as error:
-            if isinstance(error, Refused) and not writes:
-                raise
             if writes:
                 self.replay(begun)
             raise Refused from error
@@ -622,32 +619,25 @@ class Builder:
             self.replay(begun)
             raise Refused
 
-    def evaluate(self, source: str, call: str, island: bool) -> None:
+    def evaluate(self, source: str, call: str, island: str = "") -> None:
+        """Keep a call that gives a tensor, or several, all that torch has to say of it allowing."""
         before = self.written(source, call) if call.endswith("_") else None
-        with torch.set_grad_enabled(not island):
-            value = eval(compile(source, source, "eval"), self.space)
-        if call == "hooks":
-            self.keep(Line(source, (), call), island, ())
-            return
-        if isinstance(value, Tensor):
-            values, targets = (value,), "{}"
-        elif isinstance(value, (tuple, list)):
-            if not value:
-                raise Refused
-            if len(value) <= 3 and all(isinstance(v, Tensor) for v in value):
-                if hasattr(value, "values") and self.coin(0.3):
-                    values, source, targets = (value.values,), f"{source}.values", "{}"
-                else:
-                    values, targets = tuple(value), ", ".join(["{}"] * len(value))
-                    targets += "," if len(value) == 1 else ""
+        line = Line(f"{island}v{self.count} = {source}", (f"v{self.count}",), call)
+        exec(line.code, self.space)
+        value = self.space.pop(line.defines[0])
+        values = (value,)
+        if isinstance(value, (tuple, list)) and value:
+            names = tuple(f"v{self.count + i}" for i in range(len(value)))
+            if len(value) > 3 or not all(isinstance(v, Tensor) for v in value):
+                line, values = replace(line, source=f"{line.source}[0]"), (value[0],)
+            elif hasattr(value, "values") and self.coin(0.3):
+                line, values = replace(line, source=f"{line.source}.values"), (value.values,)
             else:
-                source, values, targets = f"({source})[0]", (value[0],), "{}"
-                if not isinstance(value[0], Tensor):
-                    raise Refused
-        else:
-            raise Refused
+                targets = ", ".join(names) + "," * (len(names) == 1)
+                line = Line(f"{island}{targets} = {source}", names, call)
+                values = tuple(value)
         for v in values:
-            if v.numel() > 500 or v.is_complex() or v.is_sparse:
+            if not isinstance(v, Tensor) or v.numel() > 500 or v.is_complex() or v.is_sparse:
                 raise Refused
             # torch's addbmm_ gives what it writes into another shape; nobody relies on that.
             if before is not None and before != v.shape:
@@ -656,13 +646,10 @@ class Builder:
                 largest = v.detach().abs().max().item()
                 if not largest < 1e3 and self.coin(0.93):
                     raise Refused
-        names = tuple(f"v{self.count + i}" for i in range(len(values)))
         self.count += len(values)
-        if call.endswith("_") and self.coin(0.5):
-            self.keep(Line(source, (), call), island, ())
-        else:
-            line = Line(f"{targets.format(*names)} = {source}", names, call)
-            self.keep(line, island, values)
+        self.body.append(line)
+        self.space.update(zip(line.defines, values, strict=True))
+        self.pool.extend(line.defines)
 
     def written(self, source: str, call: str) -> torch.Size | None:
         """The shape of what a call writes into.
@@ -677,19 +664,6 @@ class Builder:
             if any(_memory(self.space[name]) == at for name in names[1:]):
                 raise Refused
         return None if "reshape" in source else target.shape
-
-    def run(self, line: Line, island: bool) -> None:
-        with torch.set_grad_enabled(not island):
-            exec(line.code, self.space)
-        self.keep(line, island, ())
-
-    def keep(self, line: Line, island: bool, values: tuple[Tensor, ...]) -> None:
-        if island:
-            line = replace(line, source=f"with torch.no_grad(): {line.source}")
-        self.body.append(line)
-        if values:
-            self.space.update(zip(line.defines, values, strict=True))
-            self.pool.extend(line.defines)
 
     def replay(self, begun: int) -> None:
         """Begin again without the last line, which may have written into values."""
@@ -742,7 +716,7 @@ class Builder:
                     break
         if self.coin(0.5):  # a cost by formula, which a tape can begin at
             with contextlib.suppress(Refused):
-                self.evaluate(f"{self.real()}.{self.one('mul(0.7)', 'sum()', 'sin()')}", "end", False)
+                self.evaluate(f"{self.real()}.{self.one('mul(0.7)', 'sum()', 'sin()')}", "end")
         rows = [
             n
             for n in self.pool
@@ -825,7 +799,7 @@ def run(
     if nudge:
         for draw in ("randn", "rand"):
             space[draw] = nudged(space[draw], nudge, seed)
-    torch.manual_seed(0)
+    torch.default_generator.manual_seed(0)
     body = []
     for line in program.lines:
         if line.leaf:
@@ -1127,7 +1101,13 @@ def check(program: Program, ways: tuple[str, ...] = ("intercept", "tape")) -> li
 
 
 #: not a fault: the tape says so itself, or there is nothing to be precise about
-HARMLESS = ("refuses", "takes more than torch", "no less precise than torch", "ill-conditioned", "a tie")
+HARMLESS = (
+    "refuses",
+    "takes more than torch",
+    "no less precise than torch",
+    "ill-conditioned",
+    "a tie",
+)
 
 
 def harmless(finding: Finding) -> bool:
@@ -1251,29 +1231,32 @@ def cost_of(program: Program) -> tuple[int, int]:
 # -------------------------------------------------------------------- finite differences as judge
 
 
+TORCH = "finite differences agree with ours and not with torch"
+
+
 def judged(program: Program, finding: Finding) -> str:
     """What finite differences say of a gradient on which torch and we differ."""
     text = str(program.lines)
-    if finding.kind != "gradient" or any(w in text for w in ("no_grad", "detach", "hook", "reverse")):
+    if finding.kind != "gradient" or any(
+        w in text for w in ("no_grad", "detach", "hook", "reverse")
+    ):
         return ""
     program = replace(program, retain=False, accumulate=False, second=False, joint=False)
-    theirs, ours = run(program, "torch"), run(program, finding.way)
+    program = widened(program)
+    theirs, ours = run(program, "torch", WIDE), run(program, finding.way, WIDE)
     if (
         theirs.error
         or ours.error
         or any(t.dtype is not torch.double for t in theirs.values.values() if t.is_floating_point())
     ):
         return ""
-    names = [n for n, g in theirs.gradients.items() if theirs.values[n]._base is None]
-    if set(names) != set(theirs.gradients):
-        return ""
     directions = {
-        n: randn(3 * SEED + i, tuple(theirs.values[n].shape)) for i, n in enumerate(names)
+        n: randn(3 * SEED + i, tuple(theirs.values[n].shape)) for i, n in enumerate(ours.gradients)
     }
 
     def total(step: float) -> float:
-        space = dict(SPACE)
-        torch.manual_seed(0)
+        space = dict(WIDE)
+        torch.default_generator.manual_seed(0)
         with torch.no_grad():
             for line in program.lines:
                 exec(line.code, space)
@@ -1295,8 +1278,8 @@ def judged(program: Program, finding: Finding) -> str:
 
     mine, other = along(ours), along(theirs)
     room = 1e-5 * max(abs(numeric), 1e-3)
-    if abs(mine - numeric) < room < abs(other - numeric):
-        return "torch"
+    if abs(mine - numeric) < room and not abs(other - numeric) < room:
+        return TORCH
     return (
         f"along one direction: finite differences {numeric:.8g}, torch {other:.8g}, ours {mine:.8g}"
     )
@@ -1311,7 +1294,10 @@ class Report:
     seconds: float = 0.0
     counts: Counter[str] = field(default_factory=Counter)
     harmless: Counter[str] = field(default_factory=Counter)
-    found: dict[str, list[tuple[int, Program, Finding]]] = field(default_factory=dict)
+    #: the kind of fault → the numbers of the programs that have it
+    found: dict[str, list[int]] = field(default_factory=dict)
+    #: where finite differences say that torch is the one that is wrong
+    torch: dict[str, list[int]] = field(default_factory=dict)
 
     @property
     def missing(self) -> list[str]:
@@ -1326,7 +1312,9 @@ class Report:
         ]
         lines += [f"  never: {', '.join(self.missing)}"] if self.missing else []
         lines += [f"  {kind}: {n:,}" for kind, n in self.harmless.most_common()]
-        lines += [f"  {len(found):,} × {key}" for key, found in self.found.items()]
+        lines += [f"  {len(n):,} × torch's own is wrong: {key}" for key, n in self.torch.items()]
+        lines += [f"  {len(n):,} × {key}" for key, n in self.found.items()]
+        lines += [] if self.found else ["nothing found"]
         return "\n".join(lines)
 
 
@@ -1352,23 +1340,30 @@ def hunt(
                 if harmless(finding):
                     report.harmless[finding.label] += 1
                     continue
+                raised = "raises" in finding.kind and titled(program, finding)
+                if raised in report.found:
+                    report.found[raised].append(number)
+                    continue
                 small, finding = shrink(program, finding, shrinking)
                 verdict = judged(small, finding)
-                if verdict == "torch":
-                    report.harmless[f"{finding.way}: torch's own is wrong"] += 1
-                what = ", ".join(sorted({line.call for line in small.lines if line.call}))
-                if "raises" in finding.kind:
-                    message = finding.detail.partition("\n")[0].partition(": ")[2]
-                    what = re.sub(r"[\d\[\], ]+", " ", message)[:70]
-                key = f"{finding.label}  ({what})"
-                seen = report.found.setdefault(key, [])
-                seen.append((number, small, finding))
+                kept = report.torch if verdict == TORCH else report.found
+                seen = kept.setdefault(titled(small, finding), [])
+                seen.append(number)
                 if len(seen) == 1 and tell:
                     tell(told(seed, number, small, finding, verdict))
             number += 1
             report.programs += 1
     report.seconds = time.monotonic() - begun
     return report
+
+
+def titled(program: Program, finding: Finding) -> str:
+    """The kind of a fault, by which faults are counted."""
+    what = ", ".join(sorted({line.call for line in program.lines if line.call}))
+    if "raises" in finding.kind:
+        message = finding.detail.partition("\n")[0].partition(": ")[2]
+        what = re.sub(r"[\d\[\](), ]+", " ", message)[:70]
+    return f"{finding.label}  ({what})"
 
 
 def told(seed: int, number: int, program: Program, finding: Finding, verdict: str = "") -> str:
