@@ -303,6 +303,10 @@ class Builder:
             if (t.is_floating_point() or self.coin(odd)) and (wanted is None or wanted(t)):
                 return x
         for _ in range(3):
+            if self.coin(odd):
+                x = self.counted(tuple(self.size() for _ in range(self.one(1, 2, 2, 3))))
+                if wanted is None or wanted(space[x]):
+                    break
             x = self.leaf(tuple(self.size() for _ in range(self.one(0, 1, 1, 2, 2, 2, 3, 3, 4))))
             if wanted is None or wanted(space[x]):
                 break
@@ -433,6 +437,12 @@ class Builder:
             source = f"({source})" if drawn[0] == "1" and not after else source
             after += ".requires_grad_()"
         return self.begin(source + after)
+
+    def counted(self, shape: tuple[int, ...]) -> str:
+        """A leaf of integers or of truth values."""
+        seed = self.rng.randrange(SEED)
+        kind = self.one("long()", "int()", "byte()", "bool()")
+        return self.begin(f"rand({seed}, {shape}).mul(3).{kind}")
 
     def frozen(self, shape: Any, like: str, kind: str) -> str:
         """A leaf without a gradient: signs, or numbers from 0 to 1."""

@@ -77,7 +77,7 @@ def trace(input: Tensor) -> Tensor:
 
 def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) -> Tensor:
     """a = log Σ eˣ."""
-    return formulas.LogSumExp.apply(input, _axes(dim), keepdim)
+    return formulas.LogSumExp.apply(input, dim if isinstance(dim, int) else tuple(dim), keepdim)
 
 
 def cumsum(input: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:

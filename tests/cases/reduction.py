@@ -23,6 +23,7 @@ CASES = [
     row("mean", real(0, 3), 0, without=EMPTY_MEAN),
     row("nansum", real(4, 3), 1, special=[(ENDS, 1)]),
     row("trace", real(4, 3)),
+    row("logsumexp", real(), dim=(), note="of one number"),
     row("logsumexp", real(4, 3), 1, special=[(TIES, 1), (ENDS, 1)], without=BOUND),
     row("logsumexp", real(2, 4, 3), (0, -1), keepdim=True),
     row("cumsum", real(4, 3), 0, special=[(TIES, 1)]),
