@@ -5,12 +5,15 @@ import pkgutil
 import re
 import subprocess
 import sys
+from functools import cache
 from importlib import import_module
 
 import pytest
 import torch
 from cases import CASES
+from cases import MODULES as ROWS
 from properties import PROPERTIES
+from torch.utils._pytree import tree_leaves
 
 import manualbp
 from manualbp import Formula, formulas, functional, nn
@@ -208,6 +211,34 @@ def test_a_module_is_torch_s_with_another_forward(name):
     assert list(inspect.signature(module.forward).parameters) == list(
         inspect.signature(twin.forward).parameters
     )
+
+
+@cache
+def formulas_of_modules() -> dict[str, set[str]]:
+    """The formulas that the rows of each module run, as the graphs say."""
+    found: dict[str, set[str]] = {}
+    for row in ROWS:
+        outputs = tree_leaves(row.build(nn)(*row.make()))
+        for output in (o for o in outputs if isinstance(o, torch.Tensor)):
+            names = {f.__name__ for f in behind(output) if f is not None}
+            found.setdefault(row.name, set()).update(names)
+    return found
+
+
+@pytest.mark.parametrize("name", [n for n in MODULES if n not in OURS_ALONE and n != "Sequential"])
+def test_a_module_says_what_it_is(name):
+    """Its twin, and the formula that runs in it, word for word; for `help(manualbp.nn.Linear)`."""
+    said = " ".join((vars(MODULES[name])["__doc__"] or "").split())
+    assert re.match(rf"torch\.nn\.{name}( by formula:|:|,) ", said) and said.endswith(".")
+    named = re.findall(r"formulas\.(\w+)", said)
+    if named:
+        assert set(named) <= set(FORMULAS)
+        assert {*named} & formulas_of_modules()[name]
+    stated = re.search(rf"by formula: (.*?) \(formulas\.{named[0]}[,)]", said) if named else None
+    if stated and name not in ("MultiheadAttention", "LinearCrossEntropyLoss"):  # of several
+        value = (inspect.getdoc(FORMULAS[named[0]]) or "").splitlines()[0]
+        assert stated[1] == " ".join(value.split())
+    assert named or name.startswith("Lazy") or name in ("Identity", "Unflatten")
 
 
 #: what torch.nn and torch.nn.functional can differentiate and manualbp does not → why

@@ -18,6 +18,9 @@ __all__ = [
 
 
 class MultiheadAttention(nn.MultiheadAttention):
+    """torch.nn.MultiheadAttention by formula: projections (formulas.Linear) before and after P V, P
+    = softmax(QKᵀ/√d) (formulas.Softmax, or without P formulas.Attention)."""
+
     def forward(
         self,
         query: Tensor,
@@ -64,20 +67,35 @@ class MultiheadAttention(nn.MultiheadAttention):
 
 
 class TransformerEncoderLayer(nn.TransformerEncoderLayer):
+    """torch.nn.TransformerEncoderLayer: torch's own Python, whose layers and functions run by
+    formula (formulas.Attention, formulas.LayerNorm)."""
+
     forward = in_python(nn.TransformerEncoderLayer.forward)
 
 
 class TransformerEncoder(nn.TransformerEncoder):
+    """torch.nn.TransformerEncoder: torch's own Python, whose layers and functions run by formula
+    (formulas.Attention, formulas.LayerNorm)."""
+
     forward = in_python(nn.TransformerEncoder.forward)
 
 
 class TransformerDecoderLayer(nn.TransformerDecoderLayer):
+    """torch.nn.TransformerDecoderLayer: torch's own Python, whose layers and functions run by
+    formula (formulas.Attention, formulas.LayerNorm)."""
+
     forward = in_python(nn.TransformerDecoderLayer.forward)
 
 
 class TransformerDecoder(nn.TransformerDecoder):
+    """torch.nn.TransformerDecoder: torch's own Python, whose layers and functions run by formula
+    (formulas.Attention, formulas.LayerNorm)."""
+
     forward = in_python(nn.TransformerDecoder.forward)
 
 
 class Transformer(nn.Transformer):
+    """torch.nn.Transformer: torch's own Python, whose layers and functions run by formula
+    (formulas.Attention, formulas.LayerNorm)."""
+
     forward = in_python(nn.Transformer.forward)

@@ -55,11 +55,17 @@ class SquaredError(nn.Module):
 
 
 class MSELoss(nn.MSELoss):
+    """torch.nn.MSELoss by formula: C = Σ w (a − y)² / Σ w, over all outputs of all examples
+    (formulas.MSE)."""
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.mse_loss(input, target, reduction=self.reduction)
 
 
 class CrossEntropyLoss(nn.CrossEntropyLoss):
+    """torch.nn.CrossEntropyLoss by formula: C = −Σₖ qₖ log pₖ, p = softmax(z), q = w ⊙ ((1 − ε) y +
+    ε/K) (formulas.CrossEntropy)."""
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.cross_entropy(
             input,
@@ -72,6 +78,9 @@ class CrossEntropyLoss(nn.CrossEntropyLoss):
 
 
 class NLLLoss(nn.NLLLoss):
+    """torch.nn.NLLLoss by formula: C = −w_y a_y, a the logarithms of probabilities, y a class
+    (formulas.NLL)."""
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.nll_loss(
             input,
@@ -83,6 +92,9 @@ class NLLLoss(nn.NLLLoss):
 
 
 class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
+    """torch.nn.BCEWithLogitsLoss by formula: C = w ((1 − y) z + l log(1 + e⁻ᶻ)), l = 1 + (ρ − 1) y
+    (formulas.BCEWithLogits)."""
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy_with_logits(
             input, target, self.weight, reduction=self.reduction, pos_weight=self.pos_weight
@@ -90,31 +102,49 @@ class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
 
 
 class L1Loss(nn.L1Loss):
+    """torch.nn.L1Loss by formula: C = Σ w |e| / Σ w, e = a − y, over all outputs of all examples
+    (formulas.L1)."""
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.l1_loss(input, target, reduction=self.reduction)
 
 
 class SmoothL1Loss(nn.SmoothL1Loss):
+    """torch.nn.SmoothL1Loss by formula: C = (a − y)² / 2β where |a − y| < β, else |a − y| − β/2
+    (formulas.SmoothL1)."""
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.smooth_l1_loss(input, target, reduction=self.reduction, beta=self.beta)
 
 
 class HuberLoss(nn.HuberLoss):
+    """torch.nn.HuberLoss by formula: C = w c, c = (a − y)² / 2 where |a − y| < threshold, else
+    threshold (|a − y| − threshold/2) (formulas.Huber)."""
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.huber_loss(input, target, reduction=self.reduction, delta=self.delta)
 
 
 class BCELoss(nn.BCELoss):
+    """torch.nn.BCELoss by formula: C = −w (y log a + (1 − y) log(1 − a)), no logarithm below −100
+    (formulas.BCE)."""
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.binary_cross_entropy(input, target, self.weight, reduction=self.reduction)
 
 
 class KLDivLoss(nn.KLDivLoss):
+    """torch.nn.KLDivLoss by formula: C = y (log y − a), a the logarithms of probabilities
+    (formulas.KLDiv, with log_target formulas.LogKLDiv)."""
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.kl_div(input, target, reduction=self.reduction, log_target=self.log_target)
 
 
 class PoissonNLLLoss(nn.PoissonNLLLoss):
+    """torch.nn.PoissonNLLLoss by formula: C = λ − y log λ, λ = eᵃ, or a + ε in the logarithm and a
+    outside (formulas.PoissonNLL, with full formulas.PoissonNLLFull)."""
+
     def forward(self, log_input: Tensor, target: Tensor) -> Tensor:
         return F.poisson_nll_loss(
             log_input, target, self.log_input, self.full, eps=self.eps, reduction=self.reduction
@@ -122,21 +152,33 @@ class PoissonNLLLoss(nn.PoissonNLLLoss):
 
 
 class GaussianNLLLoss(nn.GaussianNLLLoss):
+    """torch.nn.GaussianNLLLoss by formula: C = ½ (log v + e² / v), e = a − y, v = max(variance, ε)
+    (formulas.GaussianNLL)."""
+
     def forward(self, input: Tensor, target: Tensor, var: Tensor | float) -> Tensor:
         return F.gaussian_nll_loss(input, target, var, self.full, self.eps, self.reduction)
 
 
 class HingeEmbeddingLoss(nn.HingeEmbeddingLoss):
+    """torch.nn.HingeEmbeddingLoss by formula: C = a where y = 1, max(0, margin − a) where y = −1
+    (formulas.HingeEmbedding)."""
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.hinge_embedding_loss(input, target, self.margin, reduction=self.reduction)
 
 
 class MarginRankingLoss(nn.MarginRankingLoss):
+    """torch.nn.MarginRankingLoss by formula: C = max(0, margin − y d), d = a₁ − a₂, y = ±1 for
+    which of the two should be larger (formulas.MarginRanking)."""
+
     def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:
         return F.margin_ranking_loss(input1, input2, target, self.margin, reduction=self.reduction)
 
 
 class CosineEmbeddingLoss(nn.CosineEmbeddingLoss):
+    """torch.nn.CosineEmbeddingLoss by formula: C = 1 − cos(a₁, a₂) where y = 1, max(0, cos(a₁, a₂)
+    − margin) where y = −1 (formulas.CosineEmbedding)."""
+
     def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:
         return F.cosine_embedding_loss(
             input1, input2, target, self.margin, reduction=self.reduction
@@ -144,11 +186,16 @@ class CosineEmbeddingLoss(nn.CosineEmbeddingLoss):
 
 
 class SoftMarginLoss(nn.SoftMarginLoss):
+    """torch.nn.SoftMarginLoss by formula: C = log(1 + e^(−y a)), y = ±1 (formulas.SoftMargin)."""
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.soft_margin_loss(input, target, reduction=self.reduction)
 
 
 class MultiMarginLoss(nn.MultiMarginLoss):
+    """torch.nn.MultiMarginLoss by formula: C = w_y Σⱼ hⱼᵖ / K, hⱼ = max(0, margin − a_y + aⱼ) for j
+    ≠ y, h_y = 0 (formulas.MultiMargin)."""
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.multi_margin_loss(
             input, target, self.p, self.margin, self.weight, reduction=self.reduction
@@ -156,16 +203,25 @@ class MultiMarginLoss(nn.MultiMarginLoss):
 
 
 class MultiLabelMarginLoss(nn.MultiLabelMarginLoss):
+    """torch.nn.MultiLabelMarginLoss by formula: C = Σᵢⱼ cᵢ [cⱼ = 0] max(0, 1 − aᵢ + aⱼ) / K, cᵢ how
+    often the target has class i (formulas.MultiLabelMargin)."""
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.multilabel_margin_loss(input, target, reduction=self.reduction)
 
 
 class MultiLabelSoftMarginLoss(nn.MultiLabelSoftMarginLoss):
+    """torch.nn.MultiLabelSoftMarginLoss by formula: C = w (log(1 + e⁻ᶻ) + (1 − y) z), the mean over
+    the K labels of an example (formulas.MultiLabelSoftMargin)."""
+
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.multilabel_soft_margin_loss(input, target, self.weight, reduction=self.reduction)
 
 
 class TripletMarginLoss(nn.TripletMarginLoss):
+    """torch.nn.TripletMarginLoss by formula: C = max(0, margin + d₊ − min(d₋, d±)), d the distances
+    within three points (formulas.TripletMargin)."""
+
     def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         return F.triplet_margin_loss(
             anchor,
@@ -180,6 +236,9 @@ class TripletMarginLoss(nn.TripletMarginLoss):
 
 
 class TripletMarginWithDistanceLoss(nn.TripletMarginWithDistanceLoss):
+    """torch.nn.TripletMarginWithDistanceLoss by formula: C = max(0, margin + d₊ − min(d₋, d±)), d
+    the distances within three points (formulas.TripletMargin)."""
+
     def forward(self, anchor: Tensor, positive: Tensor, negative: Tensor) -> Tensor:
         return F.triplet_margin_with_distance_loss(
             anchor,
@@ -194,6 +253,9 @@ class TripletMarginWithDistanceLoss(nn.TripletMarginWithDistanceLoss):
 
 
 class CTCLoss(nn.CTCLoss):
+    """torch.nn.CTCLoss by formula: C = −log Σ_π Π_t e^aₜ(πₜ), over the paths π that read as the
+    target (formulas.CTC)."""
+
     def forward(
         self, log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor
     ) -> Tensor:
@@ -209,6 +271,9 @@ class CTCLoss(nn.CTCLoss):
 
 
 class AdaptiveLogSoftmaxWithLoss(nn.AdaptiveLogSoftmaxWithLoss):
+    """torch.nn.AdaptiveLogSoftmaxWithLoss: torch's own Python, whose functions run by formula
+    (formulas.Linear, formulas.LogSoftmax)."""
+
     forward = in_python(nn.AdaptiveLogSoftmaxWithLoss.forward)
 
 
@@ -216,6 +281,9 @@ if hasattr(nn, "LinearCrossEntropyLoss"):
     __all__ += ["LinearCrossEntropyLoss"]
 
     class LinearCrossEntropyLoss(nn.LinearCrossEntropyLoss):
+        """torch.nn.LinearCrossEntropyLoss by formula: z = a Wᵀ + b (formulas.Linear), then
+        formulas.CrossEntropy."""
+
         def forward(self, input: Tensor, target: Tensor) -> Tensor:
             shape = (self.num_classes, *self.out_features)
             bias = self.linear.bias

@@ -24,21 +24,33 @@ __all__ = [
 
 
 class BatchNorm1d(nn.BatchNorm1d):
+    """torch.nn.BatchNorm1d by formula: y = x̂ w + b, μ and σ² of each channel over all examples and
+    positions (formulas.BatchNorm, by running statistics formulas.FixedBatchNorm)."""
+
     def forward(self, input: Tensor) -> Tensor:
         return _batch_norm(self, input)
 
 
 class BatchNorm2d(nn.BatchNorm2d):
+    """torch.nn.BatchNorm2d by formula: y = x̂ w + b, μ and σ² of each channel over all examples and
+    positions (formulas.BatchNorm, by running statistics formulas.FixedBatchNorm)."""
+
     def forward(self, input: Tensor) -> Tensor:
         return _batch_norm(self, input)
 
 
 class BatchNorm3d(nn.BatchNorm3d):
+    """torch.nn.BatchNorm3d by formula: y = x̂ w + b, μ and σ² of each channel over all examples and
+    positions (formulas.BatchNorm, by running statistics formulas.FixedBatchNorm)."""
+
     def forward(self, input: Tensor) -> Tensor:
         return _batch_norm(self, input)
 
 
 class SyncBatchNorm(nn.SyncBatchNorm):
+    """torch.nn.SyncBatchNorm by formula: y = x̂ w + b, μ and σ² of each channel over all examples
+    and positions (formulas.BatchNorm, by running statistics formulas.FixedBatchNorm)."""
+
     def forward(self, input: Tensor) -> Tensor:
         if self.training and _processes(self.process_group) > 1:
             warnings.warn("SyncBatchNorm of several processes is torch's own", stacklevel=2)
@@ -48,36 +60,57 @@ class SyncBatchNorm(nn.SyncBatchNorm):
 
 
 class InstanceNorm1d(nn.InstanceNorm1d):
+    """torch.nn.InstanceNorm1d by formula: y = x̂ w + b, μ and σ² of each channel over all examples
+    and positions (formulas.BatchNorm, by running statistics formulas.FixedBatchNorm)."""
+
     def forward(self, input: Tensor) -> Tensor:
         return _instance_norm(self, input)
 
 
 class InstanceNorm2d(nn.InstanceNorm2d):
+    """torch.nn.InstanceNorm2d by formula: y = x̂ w + b, μ and σ² of each channel over all examples
+    and positions (formulas.BatchNorm, by running statistics formulas.FixedBatchNorm)."""
+
     def forward(self, input: Tensor) -> Tensor:
         return _instance_norm(self, input)
 
 
 class InstanceNorm3d(nn.InstanceNorm3d):
+    """torch.nn.InstanceNorm3d by formula: y = x̂ w + b, μ and σ² of each channel over all examples
+    and positions (formulas.BatchNorm, by running statistics formulas.FixedBatchNorm)."""
+
     def forward(self, input: Tensor) -> Tensor:
         return _instance_norm(self, input)
 
 
 class LayerNorm(nn.LayerNorm):
+    """torch.nn.LayerNorm by formula: y = x̂ ⊙ w + b, μ and σ² of each example over the last axes
+    (formulas.LayerNorm)."""
+
     def forward(self, input: Tensor) -> Tensor:
         return F.layer_norm(input, self.normalized_shape, self.weight, self.bias, self.eps)
 
 
 class GroupNorm(nn.GroupNorm):
+    """torch.nn.GroupNorm by formula: y = x̂ w + b, μ and σ² of each group of channels of each
+    example (formulas.GroupNorm)."""
+
     def forward(self, input: Tensor) -> Tensor:
         return F.group_norm(input, self.num_groups, self.weight, self.bias, self.eps)
 
 
 class RMSNorm(nn.RMSNorm):
+    """torch.nn.RMSNorm by formula: y = x̂ ⊙ w, x̂ = x r, r = 1 / √(mean(x²) + ε) of each example
+    over the last axes (formulas.RMSNorm)."""
+
     def forward(self, x: Tensor) -> Tensor:
         return F.rms_norm(x, self.normalized_shape, self.weight, self.eps)
 
 
 class LocalResponseNorm(nn.LocalResponseNorm):
+    """torch.nn.LocalResponseNorm by formula: y = x d⁻ᵝ, d = k + α A(x²), A the mean over
+    neighbouring channels (formulas.LocalResponseNorm)."""
+
     def forward(self, input: Tensor) -> Tensor:
         return F.local_response_norm(input, self.size, self.alpha, self.beta, self.k)
 

@@ -10,6 +10,8 @@ __all__ = ["Embedding", "EmbeddingBag"]
 
 
 class Embedding(nn.Embedding):
+    """torch.nn.Embedding by formula: aₙ = W_iₙ, i the indices (formulas.Embedding)."""
+
     def forward(self, input: Tensor) -> Tensor:
         return F.embedding(
             input,
@@ -23,6 +25,9 @@ class Embedding(nn.Embedding):
 
 
 class EmbeddingBag(nn.EmbeddingBag):
+    """torch.nn.EmbeddingBag by formula: a_b = Σ_{n ∈ b} sₙ W_iₙ, or the mean, or the maximum, over
+    the bag b of indices i (formulas.EmbeddingBag)."""
+
     def forward(
         self,
         input: Tensor,
