@@ -7,8 +7,19 @@ import linecache
 from collections.abc import Callable, Iterable
 from inspect import Parameter, signature
 from types import NoneType, UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Annotated,
+    Any,
+    Literal,
+    NamedTuple,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
+import torch
 from torch import Size, Tensor
 
 Method = Callable[..., Any]
@@ -38,6 +49,11 @@ class Derivation(NamedTuple):
     #: gradients(needs, *incoming, *kept) → one gradient an argument, or None
     gradients: Method
     source: str
+    #: is_complex(*arguments) → whether the rules do not hold, because an argument is complex;
+    #: None where they always hold
+    is_complex: Method | None = None
+    #: what computes the value: ``forward``, with what an author can get wrong checked at each call
+    forward: Any = None
     #: the arguments and outputs that rules need
     needed: tuple[str, ...] = ()
 
@@ -62,7 +78,73 @@ def derive(cls: Any, base: type) -> Derivation:
         keep=namespace["keep"],
         gradients=namespace["gradients"],
         source=source,
+        is_complex=namespace.get("is_complex"),
+        forward=cls.forward if _is_ours(cls) else _checked(cls, formula),
         needed=formula.kept,
+    )
+
+
+def _is_ours(cls: type) -> bool:
+    """Whether the tests of this package have proved the formula."""
+    return cls.__module__.startswith("manualbp.")
+
+
+def _checked(cls: Any, formula: _Reader) -> Method:
+    """``forward``, refusing what autograd would take for right without a word."""
+    forward, name, outputs = cls.forward, cls.__name__, cls.outputs
+    options = [i for i, a in enumerate(formula.arguments) if formula.kinds[a] is None]
+
+    def checked(*arguments: Any) -> Any:
+        before = [version(a) for a in arguments]
+        for argument in arguments:
+            if isinstance(argument, (list, tuple)) and any(
+                isinstance(item, Tensor) and item.requires_grad for item in argument
+            ):
+                raise TypeError(
+                    f"{name}.apply was given a {type(argument).__name__} of tensors, which gets no "
+                    f"gradient: let forward take them one by one, the last ones as *tensors"
+                )
+        for i in options:
+            if i < len(arguments) and isinstance(arguments[i], Tensor):
+                raise TypeError(
+                    f"{name}.forward annotates '{formula.arguments[i]}' as what is no tensor, but "
+                    f"was given one: annotate it as Tensor and write grad_{formula.arguments[i]}, "
+                    f"or pass a number"
+                )
+        output = forward(*arguments)
+        for i, argument in enumerate(arguments):
+            if version(argument) != before[i]:
+                raise TypeError(
+                    f"{name}.forward changed its argument '{formula.arguments[i]}' in place, which "
+                    f"autograd does not see: compute a new tensor, such as x + 1 and not x.add_(1)"
+                )
+        if len(outputs) == 1 and not isinstance(output, Tensor):
+            found = f"{len(output)} values" if isinstance(output, tuple) else type(output).__name__
+            raise TypeError(
+                f"{name}.forward returned {found}, but one tensor is declared: name what it "
+                f"returns by outputs = ('output', …)"
+            )
+        if len(outputs) > 1 and not (isinstance(output, tuple) and len(output) == len(outputs)):
+            found = f"{len(output)} values" if isinstance(output, tuple) else type(output).__name__
+            raise TypeError(
+                f"{name}.forward returned {found}, but {len(outputs)} are declared: return a tuple "
+                f"({', '.join(outputs)}), or declare what it returns by outputs"
+            )
+        return output
+
+    return checked
+
+
+def version(value: Any) -> int | None:
+    """How often a tensor has been changed in place, if it counts that."""
+    return value._version if isinstance(value, Tensor) and not value.is_inference() else None
+
+
+def conjugates(*values: Any) -> tuple[Any, ...]:
+    """The complex conjugate of each tensor and number, and everything else as it is."""
+    return tuple(
+        v.conj() if isinstance(v, Tensor) else v.conjugate() if isinstance(v, complex) else v
+        for v in values
     )
 
 
@@ -90,6 +172,15 @@ class _Reader:
         stated: dict[str, Any] = {}
         for ancestor in reversed(lineage(cls, base)):
             stated |= vars(ancestor)
+        if not isinstance(stated["forward"], staticmethod):
+            raise TypeError(
+                f"{cls.__name__}.forward must be a static method: put @staticmethod before it"
+            )
+        if "ctx" in [*signature(stated["forward"].__func__).parameters][:1]:
+            raise TypeError(
+                f"{cls.__name__}.forward takes a ctx, but a formula has none: leave it out, and "
+                f"what a rule names is saved for it; or write backward(ctx, …) instead of rules"
+            )
         self.rest = rest(stated["forward"].__func__)
         self.parameters = {
             name: self._positional(name, value.__func__)
@@ -104,6 +195,7 @@ class _Reader:
         self.several = len(self.outputs) > 1
         self.incoming = tuple(f"g_{o}" for o in self.outputs) if self.several else ("g",)
         self.silent = {n for n in stated if n.startswith("grad_") and stated[n] is None}
+        self.kinds = _kinds(cls.forward) | dict.fromkeys((*self.expanded, *self.outputs), Tensor)
         self.rules = self._rules(stated)
         #: what each rule needs of arguments and outputs, directly or through an intermediate
         self.needs: dict[str, dict[str, None]] = {a: {} for a in self.rules}
@@ -118,7 +210,6 @@ class _Reader:
             if rule in self.intermediates:  # another rule is stated by this one
                 self.intermediates[rule][argument] = None
         used = {name for need in self.needs.values() for name in need}
-        self.kinds = _kinds(cls.forward) | dict.fromkeys((*self.expanded, *self.outputs), Tensor)
         kept = [v for v in (*self.arguments, *self.outputs) if v in used]
         tensors = [v for v in kept if self.kinds[v] is not None]
         self.kept = (*tensors, *(v for v in kept if self.kinds[v] is None))
@@ -164,7 +255,19 @@ class _Reader:
                     f"{cls}.{rule}({', '.join(self.parameters[rule])}) must take the gradient that "
                     f"arrives from above as its first parameter, called 'g' or 'delta'"
                 )
+            if argument != self.rest and self.kinds[argument] is None:
+                raise TypeError(
+                    f"{cls}.{rule} is a rule for '{argument}', which {cls}.forward annotates as "
+                    f"what is no tensor: annotate it as Tensor"
+                )
             rules |= dict.fromkeys(self.expanded if argument == self.rest else [argument], rule)
+        for argument in self.arguments:
+            if self.kinds[argument] is _Several and f"grad_{argument}" not in self.silent:
+                raise TypeError(
+                    f"{cls}.forward annotates '{argument}' as several tensors in one argument, of "
+                    f"which autograd sees none: let forward take them one by one, the last ones as "
+                    f"*tensors, or say grad_{argument} = None if the cost does not depend on them"
+                )
         return {a: rules[a] for a in self.arguments if a in rules}
 
     def _trace(self, method: str, argument: str, trail: tuple[str, ...]) -> None:
@@ -209,6 +312,15 @@ class _Reader:
             f"{name} = {self._call(name)} if {_any(users)} else None"
             for name, users in self.intermediates.items()
         ]
+        count = len(self.expanded)
+        shared += [
+            f"if {rule} is not None and len({rule}) != {count}: _too_few({rule})"
+            for rule in dict.fromkeys(self.rules[a] for a in self.expanded)
+        ]
+        conjugated = ", ".join(self.kept)
+        several = [f"{i} is not None and {i}.is_complex()" for i in self.incoming]
+        is_complex = " or ".join(several) if self.several else "g.is_complex()"
+        conjugate = [f"if {is_complex}: {conjugated}, = _conjugates({conjugated})"]
         gradients = []
         for argument in self.arguments:
             rule = self.rules.get(argument)
@@ -228,11 +340,20 @@ class _Reader:
                     ("needs", *self.incoming, *self.kept, *shapes),
                     unpack,
                     *(f"if need_{a}: _no_rule('{a}')" for a in without),
+                    *(conjugate if self.cls.holomorphic and self.kept else []),
                     *shared,
                     *_returned(gradients),
                 ),
+                *self._write_is_complex(),
             ]
         )
+
+    def _write_is_complex(self) -> list[str]:
+        tensors = [a for a in self.arguments if self.kinds[a] in (Tensor, Any)]
+        if self.cls.holomorphic or not tensors:
+            return []
+        asked = " or ".join(f"isinstance({a}, _Tensor) and {a}.is_complex()" for a in tensors)
+        return [function("is_complex", self.arguments, f"return {asked}")]
 
     def _is_tensor(self, argument: str) -> str:
         """A condition: cheap where only a tensor or None can come."""
@@ -250,8 +371,15 @@ class _Reader:
                 f"{argument}.detach(), or subclass {self.cls.__name__} and write grad_{argument}"
             )
 
+        def too_few(given: Any) -> None:
+            raise TypeError(
+                f"{self.cls.__name__}.grad_{self.rest} returned {len(given)} gradients for "
+                f"{len(self.expanded)} tensors: return one for each"
+            )
+
         methods = {f"_{name}": getattr(self.cls, name) for name in self.parameters}
-        return methods | {"_unbroadcast": unbroadcast, "_no_rule": no_rule, "_Tensor": Tensor}
+        methods |= {"_unbroadcast": unbroadcast, "_no_rule": no_rule, "_Tensor": Tensor}
+        return methods | {"_conjugates": conjugates, "_too_few": too_few}
 
 
 def rest(forward: Method) -> str | None:
@@ -277,16 +405,43 @@ def _returned(values: Iterable[str]) -> list[str]:
     return ["return (", *(f"    {value}," for value in values), ")"]
 
 
+class _Several:
+    """Several tensors in one argument."""
+
+
+#: what is surely no tensor
+_PLAIN = (int, float, complex, str, bytes, slice, torch.dtype, torch.device, Size, NoneType)
+
+
 def _kinds(forward: Method) -> dict[str, Any]:
-    """For each annotated parameter: Tensor (or None), None for anything but, Any for either."""
+    """For each parameter: Tensor (or None), None for anything but, Any for either.
+
+    What an annotation does not say for certain is Any.
+    """
     try:
         hints = get_type_hints(forward)
     except NameError:  # annotations that only a type checker can read: then nothing is known
         hints = {}
-    kinds: dict[str, Any] = dict.fromkeys(signature(forward).parameters, Any)
-    for name, hint in hints.items():
-        union = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-        options = [h for h in union if h is not Tensor and h is not NoneType]
-        tensor = Tensor in union
-        kinds[name] = Any if Any in union or (tensor and options) else Tensor if tensor else None
-    return kinds
+    return {name: _kind(hints.get(name, Any)) for name in signature(forward).parameters}
+
+
+def _kind(hint: Any) -> Any:
+    origin, parts = get_origin(hint), get_args(hint)
+    if isinstance(hint, TypeVar):
+        hints = hint.__constraints__ or (hint.__bound__ or Any,)
+        return _kind(Union[hints])  # noqa: UP007 # of a tuple
+    if origin is Annotated:
+        return _kind(parts[0])
+    if origin in (Union, UnionType):
+        kinds = [_kind(part) for part in parts if part is not NoneType]
+        return kinds[0] if all(kind is kinds[0] for kind in kinds) else Any
+    if origin in (Literal, type, Callable):
+        return None
+    if origin is not None:  # a container
+        kinds = [_kind(part) for part in parts if part is not Ellipsis]
+        if Tensor in kinds or _Several in kinds:
+            return _Several
+        return None if all(kind is None for kind in kinds) else Any
+    if isinstance(hint, type):
+        return Tensor if issubclass(hint, Tensor) else None if issubclass(hint, _PLAIN) else Any
+    return Any

@@ -40,6 +40,10 @@ class Formula(Function):
     form that Dynamo traces under ``torch.compile``. A backward pass runs under the autocast of
     its forward pass.
 
+    Where an argument is complex, the rules are computed at its conjugate if the formula says that
+    it is ``holomorphic``, which is torch's gradient of such a function; otherwise autograd
+    differentiates ``forward`` itself.
+
     Attributes:
         outputs: names of what ``forward`` returns. With several names ``forward`` returns a
             tuple, and the gradient that arrives for ``<name>`` is the parameter ``g_<name>``.
@@ -47,6 +51,7 @@ class Formula(Function):
         broadcasts: True where the arguments with a rule are tensors that broadcast against one
             another. Each gradient is then summed over the axes along which its argument was
             stretched.
+        holomorphic: True where the rules are the derivative for complex numbers too.
         derivation: what was read off the signatures; ``derivation.source`` is readable code.
 
     The last parameter of ``forward`` may take any number of tensors, ``*tensors``; the one rule
@@ -59,11 +64,14 @@ class Formula(Function):
 
     Raises:
         TypeError: when the class is defined, for a rule of an argument that ``forward`` does not
-            have, or for one that asks for something that is none of the above.
+            have, or for one that asks for something that is none of the above. When it is called,
+            for a ``forward`` that changes its arguments in place or returns what ``outputs`` does
+            not declare.
     """
 
     outputs: ClassVar[tuple[str, ...]] = ("output",)
     broadcasts: ClassVar[bool] = False
+    holomorphic: ClassVar[bool] = False
     derivation: ClassVar[Derivation | None] = None
     #: ``apply`` with the first output in the place of the first argument, which is returned: for
     #: eager mode, and only where no rule needs that argument; else None
@@ -98,8 +106,23 @@ def _variadic(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
     """
     name = rest(cls.forward)
     options = tuple(signature(cls.forward).parameters)[:-1]
-    rule = getattr(cls, f"grad_{name}")
-    asked = [options.index(p) for p in tuple(signature(rule).parameters)[1:]]
+    rule = getattr(cls, f"grad_{name}", None)
+    if rule is None:
+        raise TypeError(
+            f"{cls.__name__}.forward takes any number of tensors, *{name}, and no rule gives their "
+            f"gradients: write grad_{name}(g, …), which returns one for each"
+        )
+    parameters = tuple(signature(rule).parameters)[1:]
+    if others := [p for p in parameters if p not in options]:
+        raise TypeError(
+            f"{cls.__name__}.grad_{name} asks for '{others[0]}': a rule for *{name} may ask for "
+            f"the arguments before them alone, {', '.join(options) or 'of which there are none'}"
+        )
+    if others := [o for o in options if callable(getattr(cls, f"grad_{o}", None))]:
+        raise TypeError(
+            f"{cls.__name__}.grad_{others[0]}: beside *{name} no argument may have a rule"
+        )
+    asked = [options.index(p) for p in parameters]
 
     @cache
     def of(arity: int) -> type[Formula]:
@@ -113,7 +136,9 @@ def _variadic(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         return (*(None for _ in options), *rule(g, *(ctx.options[i] for i in asked)))
 
-    def apply(*arguments: Any) -> Any:
+    def apply(*arguments: Any, **keywords: Any) -> Any:
+        if keywords:
+            _no_keywords(cls, keywords)
         return of(len(arguments) - len(options)).apply(*arguments)
 
     return {"setup_context": setup_context, "backward": backward, "apply": apply}
@@ -126,10 +151,12 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
     into it: to Dynamo ``apply`` means the class's own forward, setup_context and backward, and it
     refuses a class that has a ``jvp``. Hence two further Functions, which only ``apply`` knows.
     """
-    assert cls.derivation is not None
-    arguments, wanted, asked, _, count, split, keep, gradients, _, needed = cls.derivation
-    forward, arity = cls.forward, len(arguments)
-    several = len(asked) > 1
+    derivation = cls.derivation
+    assert derivation is not None
+    arguments, wanted, asked = derivation.arguments, derivation.wanted, derivation.asked
+    keep, count, split = derivation.keep, derivation.kept, derivation.split
+    forward, gradients = derivation.forward, derivation.gradients
+    is_complex, arity, several = derivation.is_complex, len(arguments), len(asked) > 1
     # A zero gradient is made up for an output that went unused only where a rule sums over several.
     materialize = sum(asked) > 1 or not several
 
@@ -161,18 +188,25 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
         note(ctx, inputs, output)
         ctx.autocast = autocast_of(output[0] if several else output)
 
-    def backward(ctx: Any, *incoming: Tensor | None) -> tuple[Tensor | None, ...]:
-        if not materialize and incoming[asked.index(True)] is None:
-            return (None,) * arity
-        if ctx.autocast or any_autocast():
-            with as_in_forward(ctx.autocast, next(g for g in incoming if g is not None)):
-                return gradients(ctx.needs_input_grad, *incoming, *kept_by(ctx))
-        return gradients(ctx.needs_input_grad, *incoming, *kept_by(ctx))
+    def backward_of(kept_by: Callable[[Any], tuple[Any, ...]]) -> Callable[..., Any]:
+        def backward(ctx: Any, *incoming: Tensor | None) -> tuple[Tensor | None, ...]:
+            if not materialize and incoming[asked.index(True)] is None:
+                return (None,) * arity
+            if ctx.autocast or any_autocast():
+                with as_in_forward(ctx.autocast, next(g for g in incoming if g is not None)):
+                    return gradients(ctx.needs_input_grad, *incoming, *kept_by(ctx))
+            return gradients(ctx.needs_input_grad, *incoming, *kept_by(ctx))
+
+        return backward
+
+    backward = backward_of(kept_by)
 
     # ------------------------------------------------------------------ eager: the lean Function
 
     def lean_forward(ctx: Any, *arguments: Any) -> Any:
         output = forward(*arguments)
+        if not several and output._is_view():
+            output = _apart(output, arguments)
         note(ctx, arguments, output)
         ctx.autocast = autocast_of(output[0] if several else output) if any_autocast() else None
         return output
@@ -190,45 +224,62 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
 
     def setup_dual(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         setup_context(ctx, inputs, output)
-        outputs = output if several else (output,)
-        kept = keep((True,) * arity, *inputs, *outputs)
-        ctx.save_for_forward(*map(tensor_or_none, kept), *outputs)
-        ctx.all_options = tuple(map(option_or_none, kept))
+        ctx.tangents = forward_ad._current_level >= 0
+        if ctx.tangents:
+            # The same tensors twice, since torch's vmap has one list of axes for both.
+            outputs = output if several else (output,)
+            kept = keep((True,) * arity, *inputs, *outputs)
+            tensors = (*map(tensor_or_none, kept), *outputs)
+            ctx.save_for_backward(*tensors)
+            ctx.save_for_forward(*tensors)
+            ctx.options = tuple(map(option_or_none, kept))
+
+    def kept_by_dual(ctx: Any) -> tuple[Any, ...]:
+        return together(ctx.saved_tensors[:count], ctx.options) if ctx.tangents else kept_by(ctx)
 
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
         """The tangent of the output: the transpose of the rules, which are linear in g."""
         saved = ctx.saved_tensors
-        tensors, outputs = saved[: -len(asked)], saved[-len(asked) :]
-        kept = together(tensors, ctx.all_options)
+        kept, outputs = together(saved[:count], ctx.options), saved[count:]
         needs = tuple(
             a in wanted and t is not None for a, t in zip(arguments, tangents, strict=True)
         )
 
-        def pull(*g: Tensor) -> tuple[Tensor, ...]:
+        def rules(*g: Tensor) -> tuple[Tensor, ...]:
             arriving = iter(g)
             incoming = (next(arriving) if a else None for a in asked)
             pulled = gradients(needs, *incoming, *kept)
             return tuple(p for p, need in zip(pulled, needs, strict=True) if need)
 
         zeros = (torch.zeros_like(o) for o, a in zip(outputs, asked, strict=True) if a)
-        transpose = torch.func.vjp(pull, *zeros)[1]
+        transpose = torch.func.vjp(rules, *zeros)[1]
         pushed = iter(transpose(tuple(t for t, need in zip(tangents, needs, strict=True) if need)))
         result = tuple(next(pushed) if a else None for a in asked)
         return result if several else result[0]
 
     lean = _function(cls, forward=lean_forward, backward=backward)
-    dual = _function(cls, forward=forward, setup_context=setup_dual, backward=backward, jvp=jvp)
+    dual = _function(
+        cls,
+        forward=forward,
+        setup_context=setup_dual,
+        backward=backward_of(kept_by_dual),
+        jvp=jvp,
+    )
     # The C++ apply itself: its Python layer serves only the setup_context form.
     lean_apply = super(Function, lean).apply
     dual_apply: Callable[..., Any] = dual.apply
     in_place = None
-    if arguments[0] not in needed:
+    if arguments[0] not in derivation.needed:
         function = _function(cls, forward=in_place_forward, backward=backward)
         in_place = super(Function, function).apply
 
-    def apply(*arguments: Any) -> Any:
+    def apply(*arguments: Any, **keywords: Any) -> Any:
+        if keywords:
+            _no_keywords(cls, keywords)
+        if is_complex is not None and is_complex(*arguments):
+            return forward(*arguments)  # differentiated by autograd
         if _transforms_active() or forward_ad._current_level >= 0:
-            return dual_apply(*arguments)
+            return dual_apply(*map(as_leaf, arguments))
         if _grad_enabled():
             record = recorder.get()
             return lean_apply(*arguments) if record is None else record(cls, arguments)
@@ -246,6 +297,25 @@ def eager() -> bool:
         and not _transforms_active()
         and forward_ad._current_level < 0
         and not torch.compiler.is_compiling()
+    )
+
+
+def _apart(output: Tensor, arguments: tuple[Any, ...]) -> Tensor:
+    """``output`` as no view, unless of an argument: autograd lets nobody write into a view."""
+    if not torch._C._has_storage(output):
+        return output
+    storage = output.untyped_storage().data_ptr()
+    tensors = (a for a in arguments if isinstance(a, Tensor) and torch._C._has_storage(a))
+    if any(t.untyped_storage().data_ptr() == storage for t in tensors):
+        return output
+    return torch.ops.aten._unsafe_view(output, output.shape)
+
+
+def _no_keywords(cls: type[Formula], keywords: dict[str, Any]) -> None:
+    order = ", ".join(signature(cls.forward).parameters)
+    raise TypeError(
+        f"{cls.__name__}.apply takes its arguments by position, ({order}), as every "
+        f"torch.autograd.Function does, and was given '{next(iter(keywords))}' by name"
     )
 
 
@@ -275,6 +345,21 @@ def autocast_of(output: Tensor) -> torch.dtype | None:
 def as_in_forward(autocast: torch.dtype | None, g: Tensor) -> torch.autocast:
     """The autocast of the forward pass, which :func:`autocast_of` noted, for its backward pass."""
     return torch.autocast(g.device.type, autocast, enabled=autocast is not None)
+
+
+class _Tuple(tuple[Any, ...]):
+    """A leaf to torch's pytrees."""
+
+
+class _Dict(dict[str, Any]):
+    """A leaf to torch's pytrees."""
+
+
+def as_leaf(value: Any) -> Any:
+    """``value`` as one argument, since torch's vmap takes a container for several."""
+    if isinstance(value, (tuple, list)):
+        return _Tuple(value)
+    return _Dict(value) if isinstance(value, dict) else value
 
 
 def tensor_or_none(value: Any) -> Tensor | None:

@@ -105,7 +105,7 @@ class Tape:
                 codes[i] = self._number(value, formula)
         _set_grad_enabled(False)
         try:
-            output = formula.forward(*arguments)
+            output = derivation.forward(*arguments)
         finally:
             _set_grad_enabled(True)
         if not wanted:

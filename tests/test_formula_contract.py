@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from typing import Any, TypeVar
 
 import pytest
 import torch
@@ -9,11 +10,12 @@ from cases import probabilities
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from properties import SHARP, random_like
+from torch import Tensor
 from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.graph import saved_tensors_hooks
 from torch.testing import assert_close
 
-from manualbp import Formula, formulas, functional
+from manualbp import Formula, Tape, formulas, functional
 
 
 def real(*shape, grad=True):
@@ -127,6 +129,116 @@ def test_what_does_not_fit_is_refused_when_the_class_is_defined(methods, said):
         define(**({"forward": lambda input, weight: input * weight} | methods))
     for words in said:
         assert words in str(error.value)
+
+
+def test_forward_is_a_static_method_without_ctx():
+    for forward in (lambda input: input, classmethod(lambda cls, input: input)):
+        with pytest.raises(TypeError, match=r"Wrong\.forward must be a static method"):
+            type(Formula)("Wrong", (Formula,), {"forward": forward})
+    with pytest.raises(TypeError, match=r"Wrong\.forward takes a ctx, but a formula has none"):
+        define(forward=lambda ctx, input: input, grad_input=lambda g: g)
+
+
+def annotated(**annotations):
+    def forward(input, other):
+        return input * 1
+
+    forward.__annotations__ = annotations
+    return forward
+
+
+@pytest.mark.parametrize("hint", [float, int | None, tuple[int, ...], bool], ids=str)
+def test_a_rule_for_what_is_no_tensor_is_refused(hint):
+    with pytest.raises(TypeError, match=r"Wrong\.grad_other is a rule for 'other'.*no tensor"):
+        define(forward=annotated(other=hint), grad_other=lambda g: g)
+
+
+@pytest.mark.parametrize("hint", [list[Tensor], tuple[Tensor, ...], list[Tensor] | None], ids=str)
+def test_tensors_in_one_argument_are_refused(hint):
+    """Autograd sees none of them, so their gradient would be missing without a word."""
+    with pytest.raises(TypeError, match=r"'other' as several tensors in one argument.*\*tensors"):
+        define(forward=annotated(other=hint), grad_input=lambda g: g)
+
+
+T = TypeVar("T")
+BoundT = TypeVar("BoundT", bound=Tensor)
+
+
+@pytest.mark.parametrize(
+    "hint",
+    [Tensor, torch.nn.Parameter, Tensor | None, T, BoundT, Tensor | float, Any, object, "Unknown"],
+    ids=str,
+)
+def test_whatever_can_be_a_tensor_gets_its_gradient(hint):
+    """By autograd and on a tape, however it is annotated."""
+
+    def forward(input, weight):
+        return input * weight
+
+    forward.__annotations__ = {"input": hint, "weight": hint}
+    product = define(
+        forward=forward,
+        grad_input=lambda g, weight: g * weight,
+        grad_weight=lambda g, input: g * input,
+    )
+    a, b = real(3), torch.nn.Parameter(real(3, grad=False))
+    g = random_like(a)
+    expected = (g * b, g * a)
+    assert_close(torch.autograd.grad(product.apply(a, b), (a, b), g), expected)
+    with Tape() as tape:
+        output = product.apply(a, b)
+    tape.backprop(output, g)
+    assert_close((a.grad, b.grad), expected)
+
+
+def test_what_a_call_gives_is_checked():
+    """Each would be silently wrong, or fail in the depths of torch."""
+    x = real(3)
+    half = define(forward=annotated(other=float), grad_input=lambda g: g)
+    with pytest.raises(TypeError, match=r"annotates 'other' as what is no tensor"):
+        half.apply(x, torch.tensor(2.0))
+    unknown = define(forward=annotated(), grad_input=lambda g: g)
+    with pytest.raises(TypeError, match="given a list of tensors, which gets no gradient"):
+        unknown.apply(x, [x])
+    pair = define(forward=lambda input: (input * 1, input * 2), grad_input=lambda g: g)
+    with pytest.raises(TypeError, match="returned 2 values, but one tensor is declared"):
+        pair.apply(x)
+
+    class One(Formula):
+        outputs = ("output", "mean")
+
+        @staticmethod
+        def forward(input):
+            return input * 1
+
+        @staticmethod
+        def grad_input(g_output):
+            return g_output
+
+    with pytest.raises(TypeError, match="returned Tensor, but 2 are declared"):
+        One.apply(x)
+    written = define(forward=lambda input: input.mul_(2), grad_input=lambda g: 2 * g)
+    for argument in (x.detach(), x.detach().requires_grad_(), x * 1):
+        with pytest.raises(TypeError, match="changed its argument 'input' in place"):
+            written.apply(argument)
+    with pytest.raises(
+        TypeError, match=r"Product\.apply takes its arguments by position, \(a, b\)"
+    ):
+        Product.apply(a=x, b=x)
+
+
+def test_any_number_of_tensors_has_one_rule():
+    def forward(*tensors):
+        return torch.stack(tensors).sum(0)
+
+    with pytest.raises(TypeError, match=r"\*tensors, and no rule.*grad_tensors"):
+        define(forward=forward)
+    with pytest.raises(TypeError, match="grad_tensors asks for 'output'"):
+        define(forward=forward, grad_tensors=lambda g, output: g)
+    total = define(forward=forward, grad_tensors=lambda g: [g])
+    x = real(3)
+    with pytest.raises(TypeError, match="returned 1 gradients for 2 tensors"):
+        total.apply(x, x).sum().backward()
 
 
 def test_a_rule_that_is_no_static_method_is_refused():
