@@ -16,6 +16,6 @@ def zeroed(g: Tensor, where: Tensor) -> Tensor:
 
     The bits of g times 0 or 1, as integers: so that ∞ and nan become 0 too, as they do there.
     """
-    if not on_cpu(g, where):
+    if not on_cpu(g, where) or g.element_size() not in _INTEGERS:
         return g.masked_fill(where, 0)
     return (g.view(_INTEGERS[g.element_size()]) * ~where).view(g.dtype)

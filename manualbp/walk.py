@@ -134,7 +134,8 @@ def versions(kept: tuple[Any, ...]) -> list[int]:
 
 def _fit(g: Tensor, dtype: torch.dtype, shape: Size) -> Tensor:
     """What autograd's engine does to a gradient between two nodes."""
-    return g.sum_to_size(shape).to(dtype)
+    g = g.sum_to_size(shape)
+    return (g.real if g.is_complex() and not dtype.is_complex else g).to(dtype)
 
 
 def _add(a: Tensor | None, b: Tensor | None) -> Tensor | None:

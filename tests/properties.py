@@ -3,11 +3,12 @@
 Upstream gradients are random throughout: ones hide a missing transpose, and worse.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from threading import Barrier, Lock
 from typing import Any
 
@@ -58,6 +59,21 @@ def weighted_sum(function: Callable) -> Callable[..., Tensor]:
         return (random_like(output) * output).sum()
 
     return call
+
+
+def without_warnings(message: str) -> Callable[[Callable], Callable]:
+    """A property that takes a warning of torch's as none."""
+
+    def decorate(holds: Callable) -> Callable:
+        @wraps(holds)
+        def quietly(case: Case) -> None:
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message)
+                holds(case)
+
+        return quietly
+
+    return decorate
 
 
 # ------------------------------------------------------------------------------ first order
@@ -215,6 +231,46 @@ def compiled(case: Case) -> None:
     close(found, gradients(ours, leaves), **SHARP)
 
 
+@without_warnings("There is a performance drop")
+def mapped(case: Case) -> None:
+    """The gradient through vmap, from outside it, is that of each example; so is the tangent."""
+    examples = [case.inputs(seed, grad=False) for seed in range(3)]
+    first = examples[0]
+    wanted = [i for i, a in enumerate(case.inputs()) if isinstance(a, Tensor) and a.requires_grad]
+    stacked = [torch.stack([e[i] for e in examples]).requires_grad_() for i in wanted]
+
+    def of(function: Callable) -> Callable[..., Tensor]:
+        def call(*leaves: Tensor) -> Tensor:
+            values = list(first)
+            for i, leaf in zip(wanted, leaves, strict=True):
+                values[i] = leaf
+            return case.call(function, *values)
+
+        return call
+
+    def over(function: Callable) -> Callable[..., Tensor]:
+        return torch.func.vmap(of(function), randomness="same")
+
+    try:
+        gradients(over(case.theirs), stacked)
+    except RuntimeError:
+        return  # torch itself cannot
+    output = over(case.ours)(*stacked)
+    g = random_like(output)
+    found = torch.autograd.grad(output, stacked, g)
+    each = [[s[n].detach().requires_grad_() for s in stacked] for n in range(3)]
+    expected = [gradients(of(case.ours), leaves, gn) for leaves, gn in zip(each, g, strict=True)]
+    close(found, tuple(map(torch.stack, zip(*expected, strict=True))), **SHARP)
+    if case.random:
+        return  # vmap forgets that the mask has no tangent
+    points = [tuple(leaf.detach() for leaf in leaves) for leaves in (stacked, *each)]
+    along = [tuple(random_like(s, seed=1) for s in stacked)]
+    along += [tuple(t[n] for t in along[0]) for n in range(3)]
+    pushed = torch.func.jvp(over(case.ours), points[0], along[0])
+    one = [torch.func.jvp(of(case.ours), *pair) for pair in zip(points[1:], along[1:], strict=True)]
+    close(pushed, tuple(map(torch.stack, zip(*one, strict=True))), **SHARP)
+
+
 # --------------------------------------------------------------------------- types and layouts
 
 
@@ -247,6 +303,46 @@ def dtypes(case: Case) -> None:
         assert (output.dtype, output.shape) == (twin.dtype, twin.shape)
         for found, leaf in zip(gradients(ours, leaves), leaves, strict=True):
             assert (found.dtype, found.shape) == (leaf.dtype, leaf.shape)
+
+
+def complex_numbers(case: Case) -> None:
+    """Of complex numbers, where torch takes them, everything is torch's; on a tape too."""
+    leaves, ours, theirs = case.sides(dtype=torch.cdouble)
+    try:
+        expected = (theirs(*leaves), gradients(theirs, leaves))
+    except Exception:
+        return
+    try:
+        output = ours(*leaves)
+    except Exception:
+        if getattr(case.theirs, "__module__", None) in ("torch.nn.functional", None):
+            raise
+        return  # the twin is made of other operations than torch's function, which refuses too
+    close((output, gradients(ours, leaves)), expected, **SHARP)
+    computed = not any(output is leaf for leaf in leaves)
+    if not computed or not output.isfinite().all() or not _by_formula(output):
+        return
+    gradcheck(ours, leaves, **NUDGE)
+    tangents = tuple(random_like(leaf, seed=1) for leaf in leaves)
+    pushed = torch.func.jvp(ours, tuple(leaf.detach() for leaf in leaves), tangents)[1]
+    pulled = sum((p * t.conj()).sum() for p, t in zip(expected[1], tangents, strict=True))
+    close((random_like(output) * pushed.conj()).sum().real, pulled.real, **SHARP)
+    with manualbp.Tape() as tape:
+        output = ours(*leaves)
+    tape.backprop(output, random_like(output))
+    close([leaf.grad for leaf in leaves], list(expected[1]), **SHARP)
+
+
+def _by_formula(output: Tensor) -> bool:
+    """Whether all that is behind an output is a formula, or moves values."""
+    queue = [output.grad_fn]
+    while queue:
+        node = queue.pop()
+        if node is not None:
+            if not is_structural(node) and not hasattr(node, "_forward_cls"):
+                return False
+            queue += [f for f, _ in node.next_functions]
+    return True
 
 
 def autocast(case: Case) -> None:
@@ -290,6 +386,21 @@ def _gaps(tensor: Tensor) -> Tensor:
 
 
 # ------------------------------------------------------------------------------- side effects
+
+
+def written_over(case: Case) -> None:
+    """Where torch lets its value be written over before the backward pass, ours may be too."""
+
+    def doubled(function: Callable) -> Callable[..., Tensor]:
+        return lambda *leaves: function(*leaves).mul_(2.0)
+
+    leaves, ours, theirs = case.sides()
+    try:
+        gradients(doubled(theirs), leaves)
+    except RuntimeError:
+        return
+    g = random_like(ours(*leaves))
+    close(gradients(doubled(ours), leaves, g), gradients(ours, leaves, 2 * g), **SHARP)
 
 
 def inputs_unchanged(case: Case) -> None:
@@ -481,10 +592,13 @@ PROPERTIES = (
     per_example,
     jacobians,
     compiled,
+    mapped,
     own_shapes,
     dtypes,
+    complex_numbers,
     autocast,
     strides,
+    written_over,
     inputs_unchanged,
     aliases,
     frozen,

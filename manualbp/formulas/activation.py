@@ -49,6 +49,8 @@ class Sigmoid(Formula):
     ∂C/∂z = g ⊙ a (1 − a)
     """
 
+    holomorphic = True
+
     @staticmethod
     def forward(input: Tensor) -> Tensor:
         return torch.sigmoid(input)
@@ -64,6 +66,8 @@ class Tanh(Formula):
 
     ∂C/∂z = g ⊙ (1 − a²)
     """
+
+    holomorphic = True
 
     @staticmethod
     def forward(input: Tensor) -> Tensor:
@@ -101,8 +105,8 @@ class ReLU6(Formula):
         return torch.nn.functional.relu6(input)
 
     @staticmethod
-    def grad_input(g: Tensor, output: Tensor) -> Tensor:
-        return zeroed(g, (output <= 0) | (output >= 6))
+    def grad_input(g: Tensor, input: Tensor) -> Tensor:
+        return zeroed(g, (input <= 0) | (input >= 6))
 
 
 class Hardtanh(Formula):
@@ -116,8 +120,8 @@ class Hardtanh(Formula):
         return torch.nn.functional.hardtanh(input, min_val, max_val)
 
     @staticmethod
-    def grad_input(g: Tensor, output: Tensor, min_val: float, max_val: float) -> Tensor:
-        return zeroed(g, (output <= min_val) | (output >= max_val))
+    def grad_input(g: Tensor, input: Tensor, min_val: float, max_val: float) -> Tensor:
+        return zeroed(g, (input <= min_val) | (input >= max_val))
 
 
 class Threshold(Formula):
@@ -161,8 +165,8 @@ class Softshrink(Formula):
         return torch.nn.functional.softshrink(input, lambd)
 
     @staticmethod
-    def grad_input(g: Tensor, output: Tensor) -> Tensor:
-        return zeroed(g, output == 0)  # [|z| > λ] = [a ≠ 0]
+    def grad_input(g: Tensor, input: Tensor, lambd: float) -> Tensor:
+        return zeroed(g, input.abs() <= lambd)
 
 
 class Tanhshrink(Formula):
@@ -170,6 +174,8 @@ class Tanhshrink(Formula):
 
     ∂C/∂z = g ⊙ tanh² z
     """
+
+    holomorphic = True
 
     @staticmethod
     def forward(input: Tensor) -> Tensor:
@@ -432,7 +438,7 @@ class Softplus(Formula):
 class LogSigmoid(Formula):
     """a = −log(1 + e⁻ᶻ)
 
-    ∂C/∂z = g ⊙ (1 − eᵃ)
+    ∂C/∂z = g ⊙ σ(−z)
     """
 
     @staticmethod
@@ -440,8 +446,8 @@ class LogSigmoid(Formula):
         return torch.nn.functional.logsigmoid(input)
 
     @staticmethod
-    def grad_input(g: Tensor, output: Tensor) -> Tensor:
-        return (g * torch.expm1(output)).neg_()
+    def grad_input(g: Tensor, input: Tensor) -> Tensor:
+        return g * torch.sigmoid(-input)
 
 
 class Softmax(Formula):
@@ -449,6 +455,8 @@ class Softmax(Formula):
 
     ∂C/∂z = a ⊙ (g − Σⱼ gⱼ aⱼ)
     """
+
+    holomorphic = True
 
     @staticmethod
     def forward(input: Tensor, dim: int) -> Tensor:

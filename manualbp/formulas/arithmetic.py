@@ -78,7 +78,7 @@ __all__ = [
 
 
 def _entrywise(
-    value: Callable[[Tensor], Tensor],
+    value: Callable[[Tensor], Tensor], *, holomorphic: bool = False
 ) -> Callable[[Callable[..., Tensor]], type[Formula]]:
     """A formula of one argument: its value, and below the decorator its rule."""
 
@@ -89,6 +89,7 @@ def _entrywise(
         namespace = {
             "__doc__": rule.__doc__,
             "__module__": rule.__module__,
+            "holomorphic": holomorphic,
             "forward": staticmethod(forward),
             "grad_input": staticmethod(rule),
         }
@@ -97,7 +98,7 @@ def _entrywise(
     return formula
 
 
-@_entrywise(torch.neg)
+@_entrywise(torch.neg, holomorphic=True)
 def Neg(g: Tensor) -> Tensor:
     """a = −x
 
@@ -115,7 +116,7 @@ def Abs(g: Tensor, input: Tensor) -> Tensor:
     return g * input.sign()
 
 
-@_entrywise(torch.square)
+@_entrywise(torch.square, holomorphic=True)
 def Square(g: Tensor, input: Tensor) -> Tensor:
     """a = x²
 
@@ -124,7 +125,7 @@ def Square(g: Tensor, input: Tensor) -> Tensor:
     return g * (2 * input)
 
 
-@_entrywise(torch.sqrt)
+@_entrywise(torch.sqrt, holomorphic=True)
 def Sqrt(g: Tensor, output: Tensor) -> Tensor:
     """a = √x
 
@@ -133,7 +134,7 @@ def Sqrt(g: Tensor, output: Tensor) -> Tensor:
     return g / (2 * output)
 
 
-@_entrywise(torch.rsqrt)
+@_entrywise(torch.rsqrt, holomorphic=True)
 def Rsqrt(g: Tensor, output: Tensor) -> Tensor:
     """a = 1/√x
 
@@ -142,7 +143,7 @@ def Rsqrt(g: Tensor, output: Tensor) -> Tensor:
     return -0.5 * g * output**3
 
 
-@_entrywise(torch.reciprocal)
+@_entrywise(torch.reciprocal, holomorphic=True)
 def Reciprocal(g: Tensor, output: Tensor) -> Tensor:
     """a = 1/x
 
@@ -151,7 +152,7 @@ def Reciprocal(g: Tensor, output: Tensor) -> Tensor:
     return -g * (output * output)
 
 
-@_entrywise(torch.exp)
+@_entrywise(torch.exp, holomorphic=True)
 def Exp(g: Tensor, output: Tensor) -> Tensor:
     """a = eˣ
 
@@ -160,7 +161,7 @@ def Exp(g: Tensor, output: Tensor) -> Tensor:
     return g * output
 
 
-@_entrywise(torch.exp2)
+@_entrywise(torch.exp2, holomorphic=True)
 def Exp2(g: Tensor, output: Tensor) -> Tensor:
     """a = 2ˣ
 
@@ -169,7 +170,7 @@ def Exp2(g: Tensor, output: Tensor) -> Tensor:
     return g * output * math.log(2)
 
 
-@_entrywise(torch.expm1)
+@_entrywise(torch.expm1, holomorphic=True)
 def Expm1(g: Tensor, output: Tensor) -> Tensor:
     """a = eˣ − 1
 
@@ -178,7 +179,7 @@ def Expm1(g: Tensor, output: Tensor) -> Tensor:
     return g * (output + 1)
 
 
-@_entrywise(torch.log)
+@_entrywise(torch.log, holomorphic=True)
 def Log(g: Tensor, input: Tensor) -> Tensor:
     """a = log x
 
@@ -187,7 +188,7 @@ def Log(g: Tensor, input: Tensor) -> Tensor:
     return g / input
 
 
-@_entrywise(torch.log2)
+@_entrywise(torch.log2, holomorphic=True)
 def Log2(g: Tensor, input: Tensor) -> Tensor:
     """a = log₂ x
 
@@ -196,7 +197,7 @@ def Log2(g: Tensor, input: Tensor) -> Tensor:
     return g / (input * math.log(2))
 
 
-@_entrywise(torch.log10)
+@_entrywise(torch.log10, holomorphic=True)
 def Log10(g: Tensor, input: Tensor) -> Tensor:
     """a = log₁₀ x
 
@@ -205,7 +206,7 @@ def Log10(g: Tensor, input: Tensor) -> Tensor:
     return g / (input * math.log(10))
 
 
-@_entrywise(torch.log1p)
+@_entrywise(torch.log1p, holomorphic=True)
 def Log1p(g: Tensor, input: Tensor) -> Tensor:
     """a = log(1 + x)
 
@@ -214,7 +215,7 @@ def Log1p(g: Tensor, input: Tensor) -> Tensor:
     return g / (1 + input)
 
 
-@_entrywise(torch.sin)
+@_entrywise(torch.sin, holomorphic=True)
 def Sin(g: Tensor, input: Tensor) -> Tensor:
     """a = sin x
 
@@ -223,7 +224,7 @@ def Sin(g: Tensor, input: Tensor) -> Tensor:
     return g * input.cos()
 
 
-@_entrywise(torch.cos)
+@_entrywise(torch.cos, holomorphic=True)
 def Cos(g: Tensor, input: Tensor) -> Tensor:
     """a = cos x
 
@@ -232,7 +233,7 @@ def Cos(g: Tensor, input: Tensor) -> Tensor:
     return -g * input.sin()
 
 
-@_entrywise(torch.tan)
+@_entrywise(torch.tan, holomorphic=True)
 def Tan(g: Tensor, output: Tensor) -> Tensor:
     """a = tan x
 
@@ -241,7 +242,7 @@ def Tan(g: Tensor, output: Tensor) -> Tensor:
     return g * (1 + output * output)
 
 
-@_entrywise(torch.asin)
+@_entrywise(torch.asin, holomorphic=True)
 def Asin(g: Tensor, input: Tensor) -> Tensor:
     """a = arcsin x
 
@@ -250,7 +251,7 @@ def Asin(g: Tensor, input: Tensor) -> Tensor:
     return g * (1 - input * input).rsqrt()
 
 
-@_entrywise(torch.acos)
+@_entrywise(torch.acos, holomorphic=True)
 def Acos(g: Tensor, input: Tensor) -> Tensor:
     """a = arccos x
 
@@ -259,7 +260,7 @@ def Acos(g: Tensor, input: Tensor) -> Tensor:
     return -g * (1 - input * input).rsqrt()
 
 
-@_entrywise(torch.atan)
+@_entrywise(torch.atan, holomorphic=True)
 def Atan(g: Tensor, input: Tensor) -> Tensor:
     """a = arctan x
 
@@ -268,7 +269,7 @@ def Atan(g: Tensor, input: Tensor) -> Tensor:
     return g / (1 + input * input)
 
 
-@_entrywise(torch.sinh)
+@_entrywise(torch.sinh, holomorphic=True)
 def Sinh(g: Tensor, input: Tensor) -> Tensor:
     """a = sinh x
 
@@ -277,7 +278,7 @@ def Sinh(g: Tensor, input: Tensor) -> Tensor:
     return g * input.cosh()
 
 
-@_entrywise(torch.cosh)
+@_entrywise(torch.cosh, holomorphic=True)
 def Cosh(g: Tensor, input: Tensor) -> Tensor:
     """a = cosh x
 
@@ -286,7 +287,7 @@ def Cosh(g: Tensor, input: Tensor) -> Tensor:
     return g * input.sinh()
 
 
-@_entrywise(torch.asinh)
+@_entrywise(torch.asinh, holomorphic=True)
 def Asinh(g: Tensor, input: Tensor) -> Tensor:
     """a = arsinh x
 
@@ -295,7 +296,7 @@ def Asinh(g: Tensor, input: Tensor) -> Tensor:
     return g * (input * input + 1).rsqrt()
 
 
-@_entrywise(torch.acosh)
+@_entrywise(torch.acosh, holomorphic=True)
 def Acosh(g: Tensor, input: Tensor) -> Tensor:
     """a = arcosh x
 
@@ -304,7 +305,7 @@ def Acosh(g: Tensor, input: Tensor) -> Tensor:
     return g * (input * input - 1).rsqrt()
 
 
-@_entrywise(torch.atanh)
+@_entrywise(torch.atanh, holomorphic=True)
 def Atanh(g: Tensor, input: Tensor) -> Tensor:
     """a = artanh x
 
@@ -332,12 +333,13 @@ def Erfc(g: Tensor, input: Tensor) -> Tensor:
 
 
 @_entrywise(torch.erfinv)
-def Erfinv(g: Tensor, output: Tensor) -> Tensor:
+def Erfinv(g: Tensor, input: Tensor) -> Tensor:
     """a = erf⁻¹ x
 
     ∂C/∂x = √π/2 g ⊙ e^a²
     """
-    return g * (output * output).exp() * (math.sqrt(math.pi) / 2)
+    # Not the output, which the caller may write over as he may torch's.
+    return g * torch.erfinv(input).square().exp() * (math.sqrt(math.pi) / 2)
 
 
 @_entrywise(torch.frac)
@@ -349,7 +351,7 @@ def Frac(g: Tensor) -> Tensor:
     return g
 
 
-@_entrywise(torch.sign)
+@_entrywise(torch.sgn)
 def Sign(g: Tensor) -> Tensor:
     """a = 1, 0 or −1, as x is
 
@@ -427,6 +429,7 @@ class Add(Formula):
     ∂C/∂y = αg
     """
 
+    holomorphic = True
     broadcasts = True
 
     @staticmethod
@@ -449,6 +452,7 @@ class Sub(Formula):
     ∂C/∂y = −αg
     """
 
+    holomorphic = True
     broadcasts = True
 
     @staticmethod
@@ -471,6 +475,7 @@ class Mul(Formula):
     ∂C/∂y = g ⊙ x
     """
 
+    holomorphic = True
     broadcasts = True
 
     @staticmethod
@@ -493,6 +498,7 @@ class Div(Formula):
     ∂C/∂y = −∂C/∂x ⊙ x / y
     """
 
+    holomorphic = True
     broadcasts = True
 
     @staticmethod
@@ -754,6 +760,7 @@ class Where(Formula):
     ∂C/∂y = 0 where it holds, else g
     """
 
+    holomorphic = True
     broadcasts = True
 
     @staticmethod
@@ -776,6 +783,7 @@ class MaskedFill(Formula):
     ∂C/∂y = Σ g where the mask is set
     """
 
+    holomorphic = True
     broadcasts = True
 
     @staticmethod
@@ -850,6 +858,7 @@ class Lerp(Formula):
     ∂C/∂w = g ⊙ (y − x)
     """
 
+    holomorphic = True
     broadcasts = True
 
     @staticmethod
@@ -877,6 +886,7 @@ class Addcmul(Formula):
     ∂C/∂w = v g ⊙ y
     """
 
+    holomorphic = True
     broadcasts = True
 
     @staticmethod
@@ -904,6 +914,7 @@ class Addcdiv(Formula):
     ∂C/∂w = −v g ⊙ y / w²
     """
 
+    holomorphic = True
     broadcasts = True
 
     @staticmethod

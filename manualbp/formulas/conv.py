@@ -27,6 +27,8 @@ class Conv(Formula):
     ∂C/∂b = Σ_p δ_p
     """
 
+    holomorphic = True
+
     @staticmethod
     def forward(
         input: Tensor,
@@ -85,6 +87,8 @@ class ConvTranspose(Formula):
     ∂C/∂b = Σ_q δ_q
     """
 
+    holomorphic = True
+
     # The gradient of Conv as a value; so its own gradient is Conv, with a and δ in each other's
     # places.
 
@@ -140,6 +144,8 @@ class Unfold(Formula):
     ∂C/∂a_q = Σₖ g_kp over p with sp + dk = q
     """
 
+    holomorphic = True
+
     @staticmethod
     def forward(
         input: Tensor,
@@ -168,6 +174,8 @@ class Fold(Formula):
 
     ∂C/∂a_kp = g_{sp + dk}
     """
+
+    holomorphic = True
 
     @staticmethod
     def forward(

@@ -113,17 +113,22 @@ class CosineSimilarity(Formula):
         return _length(x2, dim)
 
     @staticmethod
+    def cosine(x1: Tensor, x2: Tensor, dim: int, eps: float) -> Tensor:
+        """c again: the caller may have written over the output."""
+        return torch.cosine_similarity(x1, x2, dim, eps)
+
+    @staticmethod
     def grad_x1(
         g: Tensor,
         x1: Tensor,
         x2: Tensor,
         length1: Tensor,
         length2: Tensor,
-        output: Tensor,
+        cosine: Tensor,
         dim: int,
         eps: float,
     ) -> Tensor:
-        return _turn(g, x1, x2, length1, length2, output, dim, eps)
+        return _turn(g, x1, x2, length1, length2, cosine, dim, eps)
 
     @staticmethod
     def grad_x2(
@@ -132,11 +137,11 @@ class CosineSimilarity(Formula):
         x2: Tensor,
         length1: Tensor,
         length2: Tensor,
-        output: Tensor,
+        cosine: Tensor,
         dim: int,
         eps: float,
     ) -> Tensor:
-        return _turn(g, x2, x1, length2, length1, output, dim, eps)
+        return _turn(g, x2, x1, length2, length1, cosine, dim, eps)
 
 
 def _slope(d: Tensor, norm: Tensor, p: float) -> Tensor:

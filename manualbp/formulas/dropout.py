@@ -25,6 +25,7 @@ class Dropout(Formula):
     ∂C/∂z = g ⊙ m / (1 − p)
     """
 
+    holomorphic = True
     outputs = ("output", "mask")
 
     @staticmethod
@@ -42,6 +43,7 @@ class FeatureDropout(Formula):
     ∂C/∂z = g ⊙ m / (1 − p)
     """
 
+    holomorphic = True
     outputs = ("output", "mask")
 
     @staticmethod
@@ -59,6 +61,8 @@ class AlphaDropout(Formula):
 
     ∂C/∂z = s g ⊙ m
     """
+
+    holomorphic = True
 
     # s and α p leave a mean of 0 and a variance of 1 as they are.
 
@@ -83,9 +87,10 @@ def share_kept(p: float) -> float:
 def _drawn(input: Tensor, p: float, axes: int | None) -> Tensor:
     """m, for each index of the first ``axes`` axes or for each entry."""
     if axes is None:
-        noise = torch.empty_like(input)
+        noise = torch.empty_like(input, dtype=input.dtype.to_real())
     else:
-        noise = input.new_empty((*input.shape[:axes], *[1] * (input.dim() - axes)))
+        shape = (*input.shape[:axes], *[1] * (input.dim() - axes))
+        noise = input.new_empty(shape, dtype=input.dtype.to_real())
     return noise.bernoulli_(1 - p).bool()
 
 

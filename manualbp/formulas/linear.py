@@ -22,6 +22,8 @@ class Linear(Formula):
     ∂C/∂b = Σₙ δₙ
     """
 
+    holomorphic = True
+
     @staticmethod
     def forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         return products.linear(input, weight, bias)
@@ -47,6 +49,8 @@ class Bilinear(Formula):
     ∂C/∂Wₒ = Σₙ δₙₒ aₙ a′ₙᵀ
     ∂C/∂b = Σₙ δₙ
     """
+
+    holomorphic = True
 
     @staticmethod
     def forward(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

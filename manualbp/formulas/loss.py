@@ -110,9 +110,11 @@ class MSE(_OfError):
 
     @staticmethod
     def grad_weight(
-        g: Tensor, share: Tensor, error: Tensor, reduction: str, output: Tensor
+        g: Tensor, share: Tensor, error: Tensor, weight: Tensor, reduction: str
     ) -> Tensor:
-        return (error.square() - (output if reduction == "mean" else 0)) * share / 2
+        squares = error.square()
+        cost = _weighted_mean(squares, weight, "mean") if reduction == "mean" else 0
+        return (squares - cost) * share / 2
 
 
 class L1(Formula):
@@ -138,9 +140,11 @@ class L1(Formula):
 
     @staticmethod
     def grad_weight(
-        g: Tensor, share: Tensor, error: Tensor, reduction: str, output: Tensor
+        g: Tensor, share: Tensor, error: Tensor, weight: Tensor, reduction: str
     ) -> Tensor:
-        return (error.abs() - (output if reduction == "mean" else 0)) * share
+        size = error.abs()
+        cost = _weighted_mean(size, weight, "mean") if reduction == "mean" else 0
+        return (size - cost) * share
 
 
 class SmoothL1(_OfError):

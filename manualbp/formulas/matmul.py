@@ -18,6 +18,7 @@ class MatMul(Formula):
     ∂C/∂B = Aᵀ δ
     """
 
+    holomorphic = True
     broadcasts = True
 
     @staticmethod
@@ -39,6 +40,8 @@ class MatVec(Formula):
     ∂C/∂A = δ bᵀ
     ∂C/∂b = Aᵀ δ
     """
+
+    holomorphic = True
 
     # Autocast leaves torch.mv and torch.dot their precision, unlike the products of matrices.
 
@@ -63,6 +66,7 @@ class AddMatMul(Formula):
     ∂C/∂B = α Aᵀ δ
     """
 
+    holomorphic = True
     broadcasts = True
 
     @staticmethod

@@ -353,12 +353,13 @@ class Normalize(Formula):
 
     @staticmethod
     def grad_input(
-        g_output: Tensor, g_norm: Tensor, output: Tensor, norm: Tensor, p: float, eps: float
+        g_output: Tensor, g_norm: Tensor, input: Tensor, norm: Tensor, p: float, eps: float
     ) -> Tensor:
         d = norm.clamp_min(eps)
-        through = g_norm - (g_output * output).sum_to_size(norm.shape) / d
+        y = input / d  # not the output, which the caller may write over as he may torch's
+        through = g_norm - (g_output * y).sum_to_size(norm.shape) / d
         through = torch.where(norm >= eps, through, 0)
-        return torch.addcmul(g_output / d, _slope_of_norm(output, norm, p), through)
+        return torch.addcmul(g_output / d, _slope_of_norm(y, norm, p), through)
 
 
 def _coefficients(

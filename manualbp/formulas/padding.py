@@ -16,6 +16,8 @@ class Pad(Formula):
     ∂C/∂a = g without the margin
     """
 
+    holomorphic = True
+
     @staticmethod
     def forward(input: Tensor, pad: tuple[int, ...], value: float) -> Tensor:
         return F.pad(input, pad, "constant", value)
@@ -30,6 +32,8 @@ class PadFromWithin(Formula):
 
     ∂C/∂a_i = Σ g_q over q with ι(q) = i
     """
+
+    holomorphic = True
 
     @staticmethod
     def forward(input: Tensor, pad: tuple[int, ...], mode: str) -> Tensor:

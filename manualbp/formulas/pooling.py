@@ -218,18 +218,30 @@ class LPPool(Formula):
         return pool(input, norm_type, kernel_size, stride, ceil_mode)
 
     @staticmethod
-    def grad_input(
-        g: Tensor,
+    def pooled(
         input: Tensor,
-        output: Tensor,
         norm_type: float,
         kernel_size: Each,
         stride: Each | None,
         ceil_mode: bool,
         shape: Shape,
     ) -> Tensor:
-        zero = output == 0
-        each = (g * output.masked_fill(zero, 1).pow(1 - norm_type)).masked_fill(zero, 0)
+        """a again: the caller may have written over the output."""
+        return LPPool.forward(input, norm_type, kernel_size, stride, ceil_mode, shape)
+
+    @staticmethod
+    def grad_input(
+        g: Tensor,
+        input: Tensor,
+        pooled: Tensor,
+        norm_type: float,
+        kernel_size: Each,
+        stride: Each | None,
+        ceil_mode: bool,
+        shape: Shape,
+    ) -> Tensor:
+        zero = pooled == 0
+        each = (g * pooled.masked_fill(zero, 1).pow(1 - norm_type)).masked_fill(zero, 0)
         # A sum is an average times the size of the window, also of one that sticks out.
         each = each * math.prod(each_axis(kernel_size, len(shape)))
         sums = _shared_out(each, kernel_size, stride, 0, ceil_mode, True, None, shape)

@@ -54,6 +54,8 @@ class Sum(Formula):
     ∂C/∂x = g
     """
 
+    holomorphic = True
+
     @staticmethod
     def forward(input: Tensor, dim: Dim, keepdim: bool, shape: Size) -> Tensor:
         return torch.sum(input, dim, keepdim)
@@ -68,6 +70,8 @@ class Mean(Formula):
 
     ∂C/∂x = g / n
     """
+
+    holomorphic = True
 
     @staticmethod
     def forward(input: Tensor, dim: Dim, keepdim: bool, shape: Size) -> Tensor:
@@ -117,6 +121,8 @@ class Cumsum(Formula):
 
     ∂C/∂xᵢ = Σ gⱼ over j ≥ i
     """
+
+    holomorphic = True
 
     @staticmethod
     def forward(input: Tensor, dim: int) -> Tensor:

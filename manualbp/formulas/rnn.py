@@ -33,6 +33,8 @@ class _Recurrent(Formula):
     ∂C/∂b′ = Σₜ δₜ
     """
 
+    holomorphic = True
+
     # ∂C/∂x, ∂C/∂W and ∂C/∂b; a subclass states h, `back_in_time`, `before` and ∂C/∂h₀.
 
     @staticmethod

@@ -40,6 +40,8 @@ class Flatten(Formula):
     ∂C/∂z = g, in the shape of z
     """
 
+    holomorphic = True
+
     @staticmethod
     def forward(input: Tensor, start_dim: int, end_dim: int, shape: Size) -> Tensor:
         a = input.flatten(start_dim, end_dim)
@@ -63,6 +65,8 @@ class Cat(Formula):
     ∂C/∂z = the part of g where z lies
     """
 
+    holomorphic = True
+
     @staticmethod
     def forward(dim: int, sizes: tuple[int, ...], *tensors: Tensor) -> Tensor:
         return torch.cat(tensors, dim)
@@ -77,6 +81,8 @@ class Stack(Formula):
 
     ∂C/∂z = the part of g where z lies
     """
+
+    holomorphic = True
 
     @staticmethod
     def forward(dim: int, *tensors: Tensor) -> Tensor:
@@ -96,6 +102,8 @@ class Flip(Formula):
     ∂C/∂z = g, back to front
     """
 
+    holomorphic = True
+
     @staticmethod
     def forward(input: Tensor, dims: tuple[int, ...]) -> Tensor:
         return torch.flip(input, dims)
@@ -111,6 +119,8 @@ class Roll(Formula):
     ∂C/∂z = g, moved by −s places
     """
 
+    holomorphic = True
+
     @staticmethod
     def forward(input: Tensor, shifts: tuple[int, ...], dims: tuple[int, ...]) -> Tensor:
         return torch.roll(input, shifts, dims)
@@ -125,6 +135,8 @@ class Tile(Formula):
 
     ∂C/∂z = Σ g over the copies
     """
+
+    holomorphic = True
 
     @staticmethod
     def forward(input: Tensor, repeats: tuple[int, ...], shape: Size) -> Tensor:
@@ -144,6 +156,8 @@ class Tril(Formula):
     ∂C/∂z = g there, else 0
     """
 
+    holomorphic = True
+
     @staticmethod
     def forward(input: Tensor, diagonal: int) -> Tensor:
         return torch.tril(input, diagonal)
@@ -159,6 +173,8 @@ class Triu(Formula):
     ∂C/∂z = g there, else 0
     """
 
+    holomorphic = True
+
     @staticmethod
     def forward(input: Tensor, diagonal: int) -> Tensor:
         return torch.triu(input, diagonal)
@@ -173,6 +189,8 @@ class DiagEmbed(Formula):
 
     ∂C/∂z = g on that diagonal
     """
+
+    holomorphic = True
 
     @staticmethod
     def forward(input: Tensor, offset: int, dim1: int, dim2: int) -> Tensor:
@@ -191,6 +209,8 @@ class Index(Formula):
 
     ∂C/∂z = g, added at i, j, k, l to zeros
     """
+
+    holomorphic = True
 
     @staticmethod
     def forward(
@@ -237,6 +257,8 @@ class IndexSelect(Formula):
     ∂C/∂z = g, added at i to zeros
     """
 
+    holomorphic = True
+
     @staticmethod
     def forward(input: Tensor, dim: int, index: Tensor, shape: Size) -> Tensor:
         return torch.index_select(input, dim, index)
@@ -251,6 +273,8 @@ class Gather(Formula):
 
     ∂C/∂z = g, added at i to zeros
     """
+
+    holomorphic = True
 
     @staticmethod
     def forward(input: Tensor, dim: int, index: Tensor, shape: Size) -> Tensor:
@@ -267,6 +291,7 @@ class MaskedSelect(Formula):
     ∂C/∂z = g where the mask is set, else 0
     """
 
+    holomorphic = True
     broadcasts = True
 
     @staticmethod
@@ -289,6 +314,8 @@ class Scatter(Formula):
     ∂C/∂y = g[i]
     """
 
+    holomorphic = True
+
     @staticmethod
     def forward(input: Tensor, dim: int, index: Tensor, src: Tensor | float) -> Tensor:
         return torch.scatter(input, dim, index, src)
@@ -308,6 +335,8 @@ class ScatterAdd(Formula):
     ∂C/∂x = g
     ∂C/∂y = g[i]
     """
+
+    holomorphic = True
 
     @staticmethod
     def forward(input: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
@@ -329,6 +358,8 @@ class IndexAdd(Formula):
     ∂C/∂y = αg[i]
     """
 
+    holomorphic = True
+
     @staticmethod
     def forward(input: Tensor, dim: int, index: Tensor, source: Tensor, alpha: float) -> Tensor:
         return torch.index_add(input, dim, index, source, alpha=alpha)
@@ -349,6 +380,8 @@ class IndexCopy(Formula):
     ∂C/∂y = g[i]
     """
 
+    holomorphic = True
+
     @staticmethod
     def forward(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
         return torch.index_copy(input, dim, index, source)
@@ -368,6 +401,8 @@ class IndexFill(Formula):
     ∂C/∂x = g, but 0 at i
     ∂C/∂y = Σ g[i]
     """
+
+    holomorphic = True
 
     @staticmethod
     def forward(input: Tensor, dim: int, index: Tensor, value: Tensor | float) -> Tensor:

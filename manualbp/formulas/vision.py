@@ -102,6 +102,8 @@ class PixelShuffle(Formula):
     ∂C/∂z = g, as r² channels again
     """
 
+    holomorphic = True
+
     @staticmethod
     def forward(input: Tensor, upscale_factor: int) -> Tensor:
         return F.pixel_shuffle(input, upscale_factor)
@@ -117,6 +119,8 @@ class PixelUnshuffle(Formula):
     ∂C/∂z = g, as r × r pixels again
     """
 
+    holomorphic = True
+
     @staticmethod
     def forward(input: Tensor, downscale_factor: int) -> Tensor:
         return F.pixel_unshuffle(input, downscale_factor)
@@ -131,6 +135,8 @@ class ChannelShuffle(Formula):
 
     ∂C/∂z = g, as the table read by rows
     """
+
+    holomorphic = True
 
     @staticmethod
     def forward(input: Tensor, groups: int) -> Tensor:

@@ -122,7 +122,7 @@ def rnn_tanh(
 def rnn_tanh(*arguments: Any, **named: Any) -> tuple[Tensor, Tensor]:
     """h = tanh(W x + b + W′ h₋ + b′): (T, N, in) → (T, N, out) and the last h; as :func:`gru`."""
     output, h = _run(formulas.RNN, arguments, named, "tanh")
-    return output, h
+    return output.clone(), h  # the rule needs it, and torch lets the caller write over it
 
 
 @overload
@@ -152,7 +152,7 @@ def rnn_relu(
 def rnn_relu(*arguments: Any, **named: Any) -> tuple[Tensor, Tensor]:
     """h = max(W x + b + W′ h₋ + b′, 0): (T, N, in) → (T, N, out) and the last h; as :func:`gru`."""
     output, h = _run(formulas.RNN, arguments, named, "relu")
-    return output, h
+    return output.clone(), h  # the rule needs it, and torch lets the caller write over it
 
 
 def _run(

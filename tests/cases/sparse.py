@@ -37,6 +37,7 @@ RENORMALIZED = {
     "per_example": "torch has no batching rule for the renormalization",
     "inputs_unchanged": "the weight is renormalized in place, as torch does",
     "checkpointed": "the weight is renormalized in place, as torch does",
+    "mapped": "torch has no forward mode of the renormalization",
 }
 
 CASES = [

@@ -72,6 +72,9 @@ class Case:
 def _placed(value: Tensor, grad: bool, to: dict[str, Any]) -> Tensor:
     if not value.is_floating_point():
         return value.to(to.get("device", "cpu"))
+    dtype = to.get("dtype")
+    if dtype is not None and dtype.is_complex:
+        value = torch.complex(value, value.flatten().roll(1).reshape(value.shape) / 2)
     return value.to(**to).detach().requires_grad_(grad and not getattr(value, "constant", False))
 
 
