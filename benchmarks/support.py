@@ -1,13 +1,15 @@
-"""What holds of each module, by the properties of the tests, written to docs/support.md.
+"""What holds of each module and function, by the properties of the tests: docs/support.md.
 
-python benchmarks/support.py             every module, some minutes
-python benchmarks/support.py Conv2d …    these alone, printed
+python benchmarks/support.py                        all of them, some ten minutes
+python benchmarks/support.py Conv2d grid_sample …   these alone, printed
 """
 
 from __future__ import annotations
 
 import os
+import statistics
 import sys
+import timeit
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,13 +22,13 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 import properties
 import torch
-from cases import MODULES, Case, Module
+from cases import CASES, MODULES, Case, Module
 from measure import machine, table
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_leaves
 
-from manualbp import nn
+from manualbp import functional, nn
 
 COLUMNS: dict[str, Callable[[Case], None]] = {
     "value": properties.value,
@@ -38,8 +40,10 @@ COLUMNS: dict[str, Callable[[Case], None]] = {
     "autocast": properties.autocast,
     "tape": properties.taped,
 }
-#: numbers that go into a module when its time is measured
-NUMBERS = 1 << 16
+#: numbers that go in when the time is measured
+SIZES = (1 << 8, 1 << 16)
+#: whose batch is the second axis
+SEQUENCES = ("RNN", "LSTM", "GRU", "MultiheadAttention", "CTCLoss", "ctc_loss")
 
 
 def case(row: Module) -> Case:
@@ -78,12 +82,13 @@ def _real(value: Any) -> bool:
     return isinstance(value, Tensor) and value.is_floating_point()
 
 
-def holds(name: str, row: Module) -> str:
+def holds(name: str, made: Case) -> str:
     """Whether the property does, of ours; where not, whether it does of torch's own."""
-    if name != "tape" and not _holds(COLUMNS[name], case(row)):
-        made = case(row)
-        return "no" if _holds(COLUMNS[name], replace(made, ours=made.theirs)) else "nor torch"
-    return "yes" if name != "tape" or _holds(COLUMNS[name], case(row)) else "no"
+    if _holds(COLUMNS[name], made):
+        return "yes"
+    if name == "tape":
+        return "no"
+    return "no" if _holds(COLUMNS[name], replace(made, ours=made.theirs)) else "nor torch"
 
 
 def _holds(property: Callable[[Case], None], made: Case) -> bool:
@@ -96,10 +101,10 @@ def _holds(property: Callable[[Case], None], made: Case) -> bool:
     return True
 
 
-def kept(library: Any, row: Module) -> int:
+def kept(function: Callable[..., Any], made: Case, inputs: int) -> int:
     """Bytes kept from forward to backward, parameters not counted."""
-    module, inputs = row.build(library), row.make()
-    own = {p.data_ptr() for p in module.parameters()}
+    values = made.inputs()
+    own = {v.data_ptr() for v in values[inputs:] if isinstance(v, Tensor)}
     saved: dict[int, int] = {}
 
     def pack(tensor: Tensor) -> Tensor:
@@ -108,85 +113,119 @@ def kept(library: Any, row: Module) -> int:
         return tensor
 
     with saved_tensors_hooks(pack, lambda t: t):
-        module(*inputs)
+        made.call(function, *values)
     return sum(saved.values())
 
 
-def seconds(row: Module, rounds: int = 7) -> float | None:
-    """Our time for forward and backward beside torch's, the batch repeated; the median ratio."""
-    import statistics
-    import timeit
+def ratio(made: Case, inputs: int, numbers: int, sequence: bool, rounds: int = 7) -> float | None:
+    """Our time for forward and backward beside torch's, the batch repeated; the median ratio.
 
-    made = row.make()
-    numbers = max(t.numel() for t in made if isinstance(t, Tensor))
-    times = max(1, NUMBERS // max(1, numbers))
+    None where these inputs are not a batch.
+    """
+    values = made.inputs()
+    largest = max((v.numel() for v in values[:inputs] if isinstance(v, Tensor)), default=1)
+    times = max(1, numbers // max(1, largest))
 
-    def ready(value: Any) -> Any:
-        if not isinstance(value, Tensor) or not value.dim():
+    def ready(value: Any, batch: bool) -> Any:
+        if not isinstance(value, Tensor):
             return value
-        # The batch is the second axis of a sequence, and the first of all else.
-        counts = [1] * value.dim()
-        counts[1 if sequence and value.dim() > 2 else 0] = times
-        value = value.detach().repeat(counts)
+        value = value.detach()
+        if batch and value.dim():
+            counts = [1] * value.dim()
+            counts[1 if sequence and value.dim() > 2 else 0] = times
+            value = value.repeat(counts)
         return value.float().requires_grad_() if value.is_floating_point() else value
 
-    sequence = row.name in ("RNN", "LSTM", "GRU", "MultiheadAttention") or "Trans" in row.name[:5]
-    inputs = [ready(value) for value in made]
-    calls = []
-    for library in (nn, torch.nn):
-        module = row.build(library).float()
+    given = [ready(v, i < inputs) for i, v in enumerate(values)]
 
-        def call(module: Any = module) -> None:
-            ends = [t for t in tree_leaves(module(*inputs)) if _real(t) and t.requires_grad]
-            if ends:
-                torch.autograd.backward(ends, [torch.ones_like(t) for t in ends])
+    def run(function: Callable[..., Any]) -> None:
+        ends = [t for t in tree_leaves(made.call(function, *given)) if _real(t) and t.requires_grad]
+        if ends:
+            torch.autograd.backward(ends, [torch.ones_like(t) for t in ends])
 
-        calls.append(call)
+    calls = [lambda: run(made.ours), lambda: run(made.theirs)]
     try:
         for call in calls:
             call()
         count = max(1, int(0.01 / timeit.timeit(calls[1], number=1)))
         turns = [[timeit.timeit(call, number=count) for call in calls] for _ in range(rounds)]
     except (RuntimeError, ValueError, IndexError):
-        return None  # this one's inputs are not a batch
+        return None
     return statistics.median(ours / theirs for ours, theirs in turns)
 
 
-def line(row: Module) -> list[str]:
-    said = [f"`{' '.join(str(row).split())[:60]}`"]
-    said += [holds(name, row) for name in COLUMNS]
-    ours, theirs = kept(nn, row), kept(torch.nn, row)
+def line(name: str, made: Case, inputs: int) -> list[str]:
+    """A row of the table; the first ``inputs`` of the arguments are what the batch is."""
+    said = [f"`{name}`", *(holds(column, made) for column in COLUMNS)]
+    ours, theirs = kept(made.ours, made, inputs), kept(made.theirs, made, inputs)
     said.append("0" if not ours else f"{ours / theirs:.2f}" if theirs else f"{ours} B to none")
-    ratio = seconds(row)
-    return [*said, "" if ratio is None else f"{ratio:.1f}"]
+    sequence = made.name.startswith(SEQUENCES) or "Transformer" in made.name
+    ratios = [ratio(made, inputs, numbers, sequence) for numbers in SIZES]
+    return [*said, *("" if r is None else f"{r:.1f}" for r in ratios)]
+
+
+def module_rows(asked: list[str]) -> dict[str, tuple[Case, int]]:
+    """The first row of each module."""
+    rows = {row.name: row for row in reversed(MODULES) if not asked or row.name in asked}
+    return {" ".join(str(row).split())[:60]: (case(row), len(row.inputs)) for row in rows.values()}
+
+
+def function_rows(asked: list[str]) -> dict[str, tuple[Case, int]]:
+    """The first row of each function that no module is named after, if its twin is torch's own."""
+    modules = {name.lower() for name in vars(nn)} | {f"{name.lower()}loss" for name in vars(nn)}
+    rows: dict[str, tuple[Case, int]] = {}
+    for made in CASES:
+        name = made.ours.__name__
+        plain = name.replace("_", "").removesuffix("withindices")
+        known = plain in modules or name.endswith("_") or name in rows
+        if (
+            getattr(functional, name, None) is made.ours
+            and not known
+            and (not asked or name in asked)
+        ):
+            rows[name] = made, len(made.arguments)
+    return rows
 
 
 def main() -> None:
     asked = sys.argv[1:]
     torch.set_num_threads(1)
-    rows = [row for row in MODULES if not asked or row.name in asked]
-    first = list({row.name: row for row in reversed(rows)}.values())[::-1]
-    lines = []
-    for row in sorted(first, key=lambda row: row.name):
-        lines.append(line(row))
-        print("  ".join(lines[-1]), flush=True)
+    tables = []
+    for rows in (module_rows(asked), function_rows(asked)):
+        lines = []
+        for name, (made, inputs) in sorted(rows.items()):
+            lines.append(line(name, made, inputs))
+            print("  ".join(lines[-1]), flush=True)
+        tables.append(lines)
     if asked:
         return
-    head = ["module", *COLUMNS, "bytes kept, × torch", "time, × torch"]
+    times = [f"time of {'64 Ki' if n == 1 << 16 else n}, × torch" for n in SIZES]
+    modules, functions = (
+        table([what, *COLUMNS, "bytes kept, × torch", *times], lines)
+        for what, lines in zip(("module", "function"), tables, strict=True)
+    )
     (ROOT / "docs" / "support.md").write_text(
         f"""# What is supported
 
-Written by `python benchmarks/support.py`: every module of `manualbp.nn` under the properties that
-the tests check of every formula. {machine()}.
+Written by `python benchmarks/support.py`: every module of `manualbp.nn`, and every function of
+`manualbp.functional` that is no module, under the properties that the tests check of every
+formula. {machine()}.
 
-*value*, *gradient*, *second order*, *vmap* (of the gradient) and *jvp* are those of torch's module,
+*value*, *gradient*, *second order*, *vmap* (of the gradient) and *jvp* are those of torch's,
 to 1e-9 in float64; *compile* traces it whole and changes nothing; *autocast* is to bfloat16; *tape*
-is `manualbp.Tape`. Where torch's own module fails the same check it says *nor torch*; a *no* in a
+is `manualbp.Tape`. Where torch's own fails the same check it says *nor torch*; a *no* in a
 column of derivatives is explained in [differences.md](differences.md). *bytes kept* is what
 autograd holds from forward to backward; *time* is forward and backward with the batch repeated
-until {NUMBERS:,} numbers go in.
+until so many numbers go in: at {SIZES[0]} it is that of the calls, at 64 Ki (65,536) that of the
+mathematics.
 
-{table(head, lines)}
+## Modules
+
+{modules}
+
+## Functions
+
+{functions}
 """,
         encoding="utf-8",
     )
