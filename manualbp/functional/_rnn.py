@@ -168,9 +168,7 @@ def _run(
         return theirs(*arguments, **named)
     packed = "batch_sizes" in named or (len(arguments) > 3 and not isinstance(arguments[3], bool))
     output, *ends = (_packed if packed else _padded)(formula, options, *arguments, **named)
-    if (
-        formula is formulas.RNN
-    ):  # its rule needs the output, and torch lets the caller write over it
+    if options:  # the rule of RNN needs the output, and torch lets the caller write over it
         output = output.clone()
     return output, *ends
 
