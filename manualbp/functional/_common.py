@@ -14,7 +14,13 @@ from manualbp.tape import overwrite
 
 def inplace_(formula: type[Formula], input: Tensor, *options: float | None) -> Tensor:
     """torch's ``inplace``: the value takes the place of ``input``, which is returned."""
-    if formula.in_place is not None and eager() and not (input.is_leaf and input.requires_grad):
+    if (
+        formula.in_place is not None
+        and eager()
+        and not (input.is_leaf and input.requires_grad)
+        # Autograd looks at a view after the formula has run, and takes one output alone of it.
+        and not input._is_view()
+    ):
         output = formula.in_place(input, *options)
         return output[0] if isinstance(output, tuple) else output
     # A formula is a function of its inputs, so it gets a copy that nobody overwrites.

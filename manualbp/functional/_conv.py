@@ -116,7 +116,7 @@ def conv_transpose3d(
 def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
     """z_t = Σₖ a_{t + k} Wₖ + b, for a of shape (time, N, channels), W (k, channels, outputs)."""
     z = conv1d(input.permute(1, 2, 0), weight.permute(2, 1, 0), bias, padding=pad)
-    return z.permute(2, 0, 1)
+    return z.permute(2, 0, 1).contiguous()  # as torch's is, so that it can be viewed
 
 
 def unfold(
@@ -171,7 +171,7 @@ def _named(
     if padding != "same":
         raise ValueError(f"padding: expected 'same', 'valid' or numbers; got {padding!r}")
     if any(s != 1 for s in stride):
-        raise RuntimeError("padding='same' is not supported for strided convolutions")
+        raise ValueError("padding='same' is not supported for strided convolutions")
     both = [d * (k - 1) for k, d in zip(weight.shape[2:], dilation, strict=True)]
     if any(n % 2 for n in both):  # the odd one goes behind
         input = pad(input, [z for n in reversed(both) for z in (0, n % 2)])

@@ -396,6 +396,8 @@ def _unpooled(
         raise ValueError(f"{name}: expected an index for each number; got shapes {shapes}")
     kernel, pad = each_axis(kernel_size, axes), each_axis(padding, axes)
     step = kernel if stride is None else each_axis(stride, axes)
+    if axes == 3 and 0 in step:
+        raise RuntimeError(f"{name}: expected strides of 1 and more; got {step}")
     shape = F._unpool_output_size(input, kernel, step, pad, output_size)  # type: ignore[attr-defined]
     return formulas.MaxUnpool.apply(input, indices, shape)
 
