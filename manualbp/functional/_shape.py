@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index as index_of
 from typing import Any
 
 import torch
@@ -94,6 +95,8 @@ def roll(
 def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     """Turned ``k`` times by a right angle, from the first of ``dims`` towards the second."""
     first, second = dims
+    if (first - second) % max(input.dim(), 1) == 0:
+        raise RuntimeError(f"rot90: dims has to name two axes, got {first} and {second}")
     if k % 4 == 2:
         return flip(input, (first, second))
     if k % 2 == 0:
@@ -161,17 +164,26 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
 
 
 def index(input: Tensor, indices: Any) -> Tensor:
-    """``input[indices]`` where there are tensors or lists among ``indices``."""
+    """``input[indices]`` where there are tensors, lists or bools among ``indices``.
+
+    Raises:
+        NotImplementedError: more than four of them, or a list that holds other than numbers.
+    """
     if isinstance(indices, Tensor) and indices.dim():
         if indices.dtype is torch.bool and indices.shape == input.shape:
             return formulas.MaskedSelect.apply(input, indices, input.shape)
         return formulas.Index.apply(input, input.shape, (0,), indices, None, None, None)
+    if isinstance(indices, list) and not all(isinstance(part, int) for part in indices):
+        raise NotImplementedError(
+            "index: of a list of sequences, tensors or slices torch's releases make different "
+            "things; write a tuple of indices, or one tensor"
+        )
     view, places, chosen = _apart(input, indices if isinstance(indices, tuple) else (indices,))
     if not chosen:
         return input[view]
     if len(chosen) > 4:
         raise NotImplementedError(f"index: at most 4 indices can be tensors, got {len(chosen)}")
-    if any(part != slice(None) for part in view):
+    if not all(isinstance(part, slice) and part == slice(None) for part in view):
         input = input[view]
     slots = (*chosen, *[None] * (4 - len(chosen)))
     return formulas.Index.apply(input, input.shape, tuple(places), *slots)
@@ -181,36 +193,46 @@ def _apart(
     input: Tensor, indices: tuple[Any, ...]
 ) -> tuple[tuple[Any, ...], list[int], list[Tensor]]:
     """What of an index gives a view; then, of the view, which places have a tensor, and which."""
-    parts = [
-        torch.tensor(part, device=input.device)
-        if not (part is None or part is Ellipsis or isinstance(part, (Tensor, int, slice)))
-        else part
-        for part in indices
-    ]
+    parts = [_as_tensor(part, input) for part in indices]
     if any(part is Ellipsis for part in parts):
         at = next(i for i, part in enumerate(parts) if part is Ellipsis)
         said = [*parts[:at], *parts[at + 1 :]]
-        used = [
-            _is_mask(p) * p.dim() or 1 if isinstance(p, Tensor) else p is not None for p in said
-        ]
+        used = [p.dim() if _is_mask(p) else not (p is None or isinstance(p, bool)) for p in said]
         parts[at : at + 1] = [slice(None)] * (input.dim() - sum(used))
     view: list[Any] = []
     places: list[int] = []
     chosen: list[Tensor] = []
     place = 0
     for part in parts:
-        if isinstance(part, Tensor) and (part.dim() or _is_mask(part)):
+        if isinstance(part, bool):  # an axis of one more, all of it or nothing
+            view.append(None)
+            places.append(place)
+            chosen.append(torch.arange(int(part), device=input.device))
+        elif isinstance(part, Tensor) and part.dim():
             view += [slice(None)] * (part.dim() if _is_mask(part) else 1)
             places.append(place)
             chosen.append(part)
         else:
             view.append(part)
-        place += not (isinstance(part, int) or (isinstance(part, Tensor) and not part.dim()))
+        place += not (isinstance(part, Tensor) and not part.dim()) and (
+            isinstance(part, bool) or not isinstance(part, int)
+        )
     return tuple(view), places, chosen
 
 
-def _is_mask(index: Tensor) -> bool:
-    return index.dtype in (torch.bool, torch.uint8)
+def _as_tensor(part: Any, input: Tensor) -> Any:
+    """A part of an index: a sequence as a tensor, and a mask without axes as a bool."""
+    if isinstance(part, Tensor):
+        return bool(part) if _is_mask(part) and not part.dim() else part
+    if part is None or part is Ellipsis or isinstance(part, (int, slice)):
+        return part
+    if hasattr(part, "__index__") and not hasattr(part, "__len__"):
+        return index_of(part)
+    return torch.tensor(part, device=input.device, dtype=None if len(part) else torch.long)
+
+
+def _is_mask(index: Any) -> bool:
+    return isinstance(index, Tensor) and index.dtype in (torch.bool, torch.uint8)
 
 
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
