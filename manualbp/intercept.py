@@ -7,25 +7,25 @@ import sys
 import threading
 import types
 from bisect import bisect_right
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache, wraps
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch._C._dynamo.eval_frame import (
-    _FrameAction,
-    _FrameExecStrategy,
-    set_code_exec_strategy,
-)
+from torch._C import _disabled_torch_function_impl
+from torch._C._dynamo.eval_frame import set_eval_frame
 from torch.nn import functional as torch_functional
 from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from manualbp import functional
+from manualbp.formula import any_autocast
 from manualbp.tape import overwrite
 
 Call = Callable[..., Any]
+Parameters = ParamSpec("Parameters")
+Result = TypeVar("Result")
 
 
 class by_formula(TorchFunctionMode):
@@ -40,24 +40,40 @@ class by_formula(TorchFunctionMode):
         self._pushed: list[bool] = []
         self._entered: list[Any] = []
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> by_formula:
         inner = any(isinstance(m, by_formula) for m in _get_current_function_mode_stack())  # type: ignore[no-untyped-call]
         self._pushed.append(not inner)
-        return self if inner else super().__enter__()  # type: ignore[no-untyped-call]
+        if not inner:
+            super().__enter__()  # type: ignore[no-untyped-call]
+        return self
 
     def __exit__(self, *exception: Any) -> None:
         if self._pushed.pop():
             super().__exit__(*exception)  # type: ignore[no-untyped-call]
 
     def __torch_function__(
-        self, func: Call, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+        self,
+        func: Call,
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
         # Inside here torch's functions are torch's own again: formulas are made of them.
+        if types and not all(map(_plain, types)):
+            return func(*args, **kwargs)  # another class says itself what torch's functions do
+        if func is torch_functional.l1_loss:
+            kwargs = _with_weight(kwargs)
         twin = twins().get(func)
         if twin is not None:
             if _wanted(args, kwargs):
-                return twin(*args, **kwargs)
+                try:
+                    return twin(*args, **(_renamed(twin, kwargs) if kwargs else kwargs))
+                except Exception as error:
+                    # What no formula can do torch does, and what is wrong it refuses. But a hook
+                    # or a tape has errors of its own, which are not about the arguments.
+                    if type(error).__module__ != "builtins":
+                        raise
         elif (
             (composite := _composite(func)) is not None
             and func not in self._entered  # it asks under its own name for another function's sake
@@ -87,23 +103,38 @@ class intercept(by_formula):
     ``F.multi_head_attention_forward``, is entered. The rest runs as it is: views are structure,
     and what else remains :func:`manualbp.coverage` names.
 
+    What no formula can do torch's own function does, and what is wrong torch refuses in its own
+    words. Calls with ``out=``, complex, sparse and nested tensors, and tensors of a class with a
+    ``__torch_function__`` of its own, are torch's too. ``@intercept()`` before a function opens the
+    context at each call.
+
     The context holds for the forward pass in the thread that opened it; ``backward`` may be
-    called outside. It leaves alone calls with ``out=`` and complex numbers. The transforms of
-    ``torch.func`` may be used inside it. ``torch.compile`` breaks its graph at each function that
-    is run by formula here: convert the model instead, whose layers it traces whole. Recomputation
-    by ``torch.utils.checkpoint`` happens in the backward pass and needs a context of its own: pass
-    ``context_fn=lambda: (intercept(), intercept())``.
+    called outside. The transforms of ``torch.func`` may be used inside it. ``torch.compile`` breaks
+    its graph at each function that is run by formula here: convert the model instead, whose layers
+    it traces whole. Recomputation by ``torch.utils.checkpoint`` happens in the backward pass and
+    needs a context of its own: pass ``context_fn=lambda: (intercept(), intercept())``.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._paths = Paths()
 
-    def __enter__(self) -> Any:
+    def __call__(self, function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
+        """``function``, run inside a context of its own at each call."""
+
+        @wraps(function)
+        def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
+            with type(self)():
+                return function(*args, **kwargs)
+
+        return run
+
+    def __enter__(self) -> intercept:
         # The handler enters it again, for the functions that torch writes in Python.
         if not self._pushed:
             self._paths.install()
-        return super().__enter__()
+        super().__enter__()
+        return self
 
     def __exit__(self, *exception: Any) -> None:
         super().__exit__(*exception)
@@ -115,44 +146,22 @@ def in_python(forward: Call) -> Call:
     """The forward pass of a layer that torch writes in Python over functions, by formula.
 
     Where no gradient is recorded it is torch's as it is, with its fast path. ``torch.compile``
-    traces it wherever it traces torch's own.
+    breaks the graph around it: Dynamo does not trace a TorchFunctionMode with a table in it.
     """
 
     @wraps(forward)
     def run(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_dynamo_compiling():
-            with _traced():
-                return forward(*args, **kwargs)
         if not (torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()):
             return forward(*args, **kwargs)
-        with by_formula():
-            return forward(*args, **kwargs)
+        compiler = set_eval_frame(None)
+        try:
+            with by_formula():
+                return forward(*args, **kwargs)
+        finally:
+            set_eval_frame(compiler)
 
+    vars(run).update(_NOT_TRACED)
     return run
-
-
-def not_compiled(function: Any) -> Any:
-    """``function``, which ``torch.compile`` runs in eager mode where it cannot trace past it.
-
-    Dynamo would otherwise compile what it calls, piece by piece. Where Dynamo does trace past the
-    function, in ``torch.export`` say, this changes nothing.
-    """
-    code = function.__code__ = function.__code__.replace()  # the strategy belongs to a code object
-    set_code_exec_strategy(code, _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP))
-    return function
-
-
-class _traced(TorchFunctionMode):
-    """:class:`by_formula` for Dynamo, which traces a mode that does no more than this.
-
-    Dynamo itself finds out what wants a gradient, and traces no rule where nothing does.
-    """
-
-    def __torch_function__(
-        self, func: Call, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        twin = _TWINS.get(func)
-        return (func if twin is None else twin)(*args, **(kwargs or {}))
 
 
 #: what torch.compiler.disable writes on a function, without the seconds that its import takes
@@ -173,10 +182,48 @@ def _wanted(args: Any, kwargs: dict[str, Any]) -> bool:
     for value in (*args, *kwargs.values()):
         for item in value if type(value) in (tuple, list) else (value,):
             if isinstance(item, Tensor):
-                if item.is_complex():
+                if item.layout is not torch.strided or item.is_nested or item.dtype in _COMPLEX:
                     return False
                 found = found or item.requires_grad or (transforms and item.is_floating_point())
     return found
+
+
+def _with_weight(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of torch's l1_loss, which leaves out its weight when it asks a mode."""
+    frame: types.FrameType | None = sys._getframe()
+    while frame is not None and frame.f_code is not torch_functional.l1_loss.__code__:
+        frame = frame.f_back
+    return kwargs if frame is None else kwargs | {"weight": frame.f_locals["weight"]}
+
+
+_COMPLEX = {torch.complex32, torch.complex64, torch.complex128}
+
+
+@cache
+def _plain(cls: type) -> bool:
+    """Whether torch's functions do with a tensor of this class what they do with any other."""
+    own: Any = getattr(cls, "__torch_function__", None)
+    return own is _disabled_torch_function_impl or (
+        getattr(own, "__func__", None) is vars(Tensor)["__torch_function__"].__func__
+    )
+
+
+def _renamed(twin: Call, kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments under our names, where torch takes numpy's too."""
+    if _NUMPY_NAMES.keys().isdisjoint(kwargs):
+        return kwargs
+    ours = _parameters(twin)
+    return {k if k in ours else _NUMPY_NAMES.get(k, k): v for k, v in kwargs.items()}
+
+
+#: what numpy calls torch's arguments: torch takes either
+_NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "a": "input", "x": "input"}
+_NUMPY_NAMES |= {"x1": "input", "x2": "other"}
+
+
+@cache
+def _parameters(twin: Call) -> frozenset[str]:
+    return frozenset(inspect.signature(twin).parameters)
 
 
 # ------------------------------------------------------------------------- which runs for which
@@ -184,30 +231,24 @@ def _wanted(args: Any, kwargs: dict[str, Any]) -> bool:
 
 @cache
 def twins() -> dict[Any, Call]:
-    """torch's function, method or operator → ours, by name."""
+    """torch's function, method or operator → ours: of one name, and parameters in one order."""
     table: dict[Any, Call] = {}
     for name, ours in vars(functional).items():
-        if name.startswith("_") or not inspect.isfunction(ours):
+        if name.startswith("_") or not inspect.isfunction(ours) or name in _TORCH_S_OWN:
             continue
-        theirs = getattr(torch_functional, name, None)
-        if theirs is not None:
+        if theirs := getattr(torch_functional, name, None):
             table[theirs] = ours
-        for namespace in (torch, torch.special, torch.linalg, torch._C._nn):
-            other = getattr(namespace, name, None)
-            if callable(other) and (theirs is None or _alike(name, ours)):
-                table.setdefault(other, ours)
-        method = getattr(Tensor, name, None)
-        # Tensor.unfold, a view, has but its name in common with torch.nn.functional.unfold.
-        if callable(method) and (theirs is None or hasattr(torch, name)):
-            table[method] = ours
-        if not name.endswith("_"):
-            for owner in (Tensor, torch):
-                if callable(method := getattr(owner, f"{name}_", None)):
-                    table.setdefault(method, _in_place(name, ours))
-    for alias, name in ALIASES.items():
-        if ours := getattr(functional, name, None):
-            table[alias] = ours
+        for said in (name, *ALIASES.get(name, ())):
+            for space, prefix in _SPACES.items():
+                other = getattr(space, said, None)
+                if callable(other) and _alike(f"{prefix}{said}", other, ours):
+                    table.setdefault(other, ours)
+                if not name.endswith("_") and callable(other := getattr(space, f"{said}_", None)):
+                    table.setdefault(other, _in_place(name, ours))
     table[Tensor.__getitem__] = _getitem
+    # torch's operators of these names give the places too, and take the reduction as a number.
+    table[torch.adaptive_max_pool1d] = functional.adaptive_max_pool1d_with_indices
+    del table[torch.ctc_loss]
     # Methods whose parameters come in another order than those of the function of their name.
     table[Tensor.where] = lambda input, condition, other: functional.where(condition, input, other)
     for softmax in (Tensor.softmax, torch.softmax, torch.special.softmax):
@@ -221,53 +262,83 @@ def _with_dtype_third(ours: Call) -> Call:
     return lambda input, dim, dtype=None: ours(input, dim, dtype=dtype)
 
 
-#: torch's functions of another name than ours
-ALIASES: dict[Any, str] = {
-    torch.special.expit: "sigmoid",
-    torch.special.logsumexp: "logsumexp",
-    torch.linalg.matmul: "matmul",
-    torch.arccos: "acos",
-    torch.arcsin: "asin",
-    torch.arctan: "atan",
-    torch.arctan2: "atan2",
-    torch.clip: "clamp",
-    torch.divide: "div",
-    torch.multiply: "mul",
-    torch.negative: "neg",
-    torch.subtract: "sub",
-    torch.absolute: "abs",
-    Tensor.absolute: "abs",
-    Tensor.clip: "clamp",
-    Tensor.divide: "div",
-    Tensor.multiply: "mul",
-    Tensor.negative: "neg",
-    Tensor.subtract: "sub",
+#: where torch keeps its functions, and what the names of its operators begin with there
+_SPACES = {torch: "", Tensor: "", torch.special: "special_", torch.linalg: "linalg_"}
+
+#: views are structure; what calls a function of the user's is entered, so that this one runs by
+#: formula too
+_TORCH_S_OWN = {"flatten", "triplet_margin_with_distance_loss"}
+
+#: torch's further names
+ALIASES = {
+    "abs": ("absolute",),
+    "acos": ("arccos",),
+    "acosh": ("arccosh",),
+    "asin": ("arcsin",),
+    "asinh": ("arcsinh",),
+    "atan": ("arctan",),
+    "atan2": ("arctan2",),
+    "atanh": ("arctanh",),
+    "cat": ("concatenate",),
+    "clamp": ("clip",),
+    "div": ("divide",),
+    "mul": ("multiply",),
+    "neg": ("negative",),
+    "outer": ("ger",),
+    "sigmoid": ("expit",),
+    "sub": ("subtract",),
+    "trunc": ("fix",),
+    "vstack": ("row_stack",),
 }
 
 
-def _alike(name: str, ours: Call) -> bool:
-    """Whether torch's operator takes by position what ours takes, as one of its schemas says."""
+def _alike(operator: str, theirs: Call, ours: Call) -> bool:
+    """Whether torch's function takes by position what ours takes, as it or its schema says."""
     taken = list(inspect.signature(ours).parameters)
-    for schema in torch._C._jit_get_schemas_for_operator(f"aten::{name}"):
-        stated = [a.name for a in schema.arguments if not a.kwarg_only]
-        stated = [_RENAMED.get(argument, argument) for argument in stated]
-        if stated == taken[: len(stated)]:
+    for stated in _stated(operator, theirs):
+        named = [_RENAMED.get(name, name) for name in stated]
+        if named == [_RENAMED.get(name, name) for name in taken[: len(named)]]:
             return True
     return False
 
 
+def _stated(operator: str, function: Call) -> Iterator[list[str]]:
+    """The names of the parameters that each overload takes by position."""
+    if isinstance(function, types.FunctionType):
+        parameters = inspect.signature(function).parameters.values()
+        yield [p.name for p in parameters if p.kind is not p.KEYWORD_ONLY]
+        return
+    for schema in torch._C._jit_get_schemas_for_operator(f"aten::{operator}"):
+        yield [a.name for a in schema.arguments if not a.kwarg_only]
+
+
 #: what operators call otherwise than functions do
-_RENAMED = {"self": "input", "train": "training"}
+_RENAMED = {"self": "input", "x": "input", "train": "training"}
 
 
 def _in_place(name: str, ours: Call) -> Call:
     """``x.add_(y)``: the value of ``x + y`` in the place of x, with the history of ``x + y``."""
 
+    @wraps(ours)
     def run(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        others = [t for t in (*args, *kwargs.values()) if isinstance(t, Tensor) and t is not input]
+        if any(torch._C._is_alias_of(input, t) for t in others):  # type: ignore[attr-defined]
+            raise NotImplementedError(f"{name}_: of a tensor that is read while it is written to")
+        if kwargs.get("dtype", input.dtype) is not input.dtype:
+            raise NotImplementedError(f"{name}_: in another dtype than that of its input")
         # A formula is a function of its inputs, so it gets a copy that nobody overwrites; the
         # rules of a sum alone do not look at them.
         given = input if name in ("add", "sub") else input.clone()
-        return overwrite(input, ours(given, *args, **kwargs))
+        if any_autocast():  # it changes the dtype of no operation in place
+            with torch.autocast(input.device.type, enabled=False):
+                output = ours(given, *args, **kwargs)
+        else:
+            output = ours(given, *args, **kwargs)
+        if output is given:
+            return input
+        if output.shape != input.shape or not torch.can_cast(output.dtype, input.dtype):
+            raise NotImplementedError(f"{name}_: the result does not fit in the place of its input")
+        return overwrite(input, output)
 
     return run
 
@@ -281,8 +352,10 @@ def _getitem(input: Tensor, index: Any) -> Tensor:
 
 
 def _gathers(part: Any) -> bool:
-    return not (part is None or part is Ellipsis or isinstance(part, (int, slice, bool))) and not (
-        isinstance(part, Tensor) and part.dim() == 0 and part.dtype not in (torch.bool, torch.uint8)
+    if isinstance(part, Tensor):
+        return part.dim() > 0 or part.dtype in (torch.bool, torch.uint8)
+    return isinstance(part, bool) or not (
+        part is None or part is Ellipsis or isinstance(part, (int, slice))
     )
 
 
@@ -378,7 +451,3 @@ def paths() -> Callable[[Any], str]:
         bounds.append(running.pop()[0])
         names.append(running[-1][1])
     return lambda node: names[bisect_right(bounds, node._sequence_nr()) - 1]
-
-
-#: for Dynamo, which reads a dictionary, but does not trace how it is made
-_TWINS = twins()

@@ -25,6 +25,10 @@ _set_grad_enabled = torch._C._set_grad_enabled
 START = Node(None, None, ())
 
 
+class TapeError(RuntimeError):
+    """A value that a tape cannot walk back from: no fault of the arguments of a function."""
+
+
 class Tape:
     """Runs a network by formula and remembers it, so that the rules can be run in reverse.
 
@@ -148,7 +152,7 @@ class Tape:
         if mark is None:
             return self._leaf(value)
         if mark[0] is not self._mark:
-            raise RuntimeError(
+            raise TapeError(
                 f"{_reaching(formula)} was computed on another Tape: detach() it, or compute it on "
                 f"this one"
             )
@@ -168,7 +172,7 @@ class Tape:
             return self._leaf(value)  # with a history from before: autograd goes on from here
         if graph.strangers:
             names = ", ".join(dict.fromkeys(graph.strangers))
-            raise RuntimeError(
+            raise TapeError(
                 f"{_reaching(formula)} has been through torch's own {names}, of which the tape has "
                 f"no formula. Use manualbp.functional or manualbp.nn for it, write it as a "
                 f"manualbp.Formula, detach() the value if nothing is to flow back, or call "

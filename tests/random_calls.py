@@ -61,7 +61,7 @@ OTHER_NAMES = {
     "multiply": "mul", "multiply_": "mul", "negative": "neg", "negative_": "neg",
     "subtract": "sub", "subtract_": "sub", "expit": "sigmoid", "log_sigmoid": "sigmoid",
     "fix": "trunc", "fix_": "trunc", "concat": "cat", "concatenate": "cat", "row_stack": "vstack",
-    "column_stack": "hstack", "true_divide_": "div", "moveaxis": "movedim",
+    "column_stack": "hstack", "true_divide_": "div", "moveaxis": "movedim", "ger": "outer",
 }  # fmt: skip
 
 

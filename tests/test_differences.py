@@ -72,3 +72,14 @@ def test_a_bias_without_a_weight_has_second_derivatives():
     x = torch.randn(3, 4, dtype=torch.double, requires_grad=True)
     b = torch.randn(4, dtype=torch.double, requires_grad=True)
     assert torch.autograd.gradgradcheck(lambda x, b: F.layer_norm(x, (4,), None, b), (x, b))
+
+
+@pytest.mark.parametrize("name", ["var", "std", "var_mean", "std_mean"])
+def test_no_axes_are_all_axes(name):
+    x = torch.randn(3, 4, dtype=torch.double)
+
+    def spread(x, dim):
+        found = getattr(F, name)(x, dim=dim)
+        return found if isinstance(found, torch.Tensor) else found[0]
+
+    assert_close(slope(lambda x: spread(x, ()), x), slope(lambda x: spread(x, None), x), **EXACT)
