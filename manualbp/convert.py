@@ -176,8 +176,8 @@ class _ByFormula(partial[Any]):
     """
 
     @property
-    def _torchscript_modifier(self) -> NoReturn:  # what torch.jit.script asks it for
-        raise TypeError(REFUSED.format(type(self.args[0]).__name__))
+    def __globals__(self) -> NoReturn:  # what torch.jit.script asks a forward for, and needs
+        raise AttributeError(REFUSED.format(type(self.args[0]).__name__))
 
 
 def _kept(module: nn.Module) -> bool:

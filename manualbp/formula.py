@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import types
+import warnings
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from functools import cache
@@ -281,6 +282,9 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
         if _transforms_active() or forward_ad._current_level >= 0:
             return dual_apply(*map(as_leaf, arguments))
         if _grad_enabled():
+            if _tracing():
+                _not_traced()
+                return forward(*arguments)
             record = recorder.get()
             return lean_apply(*arguments) if record is None else record(cls, arguments)
         return forward(*arguments)
@@ -296,7 +300,16 @@ def eager() -> bool:
         and recorder.get() is None
         and not _transforms_active()
         and forward_ad._current_level < 0
+        and not _tracing()
         and not torch.compiler.is_compiling()
+    )
+
+
+def _not_traced() -> None:
+    warnings.warn(
+        "torch.jit.trace records torch's operations, not formulas: the derivatives of the traced "
+        "program are torch's own",
+        stacklevel=4,
     )
 
 
@@ -304,9 +317,8 @@ def _apart(output: Tensor, arguments: tuple[Any, ...]) -> Tensor:
     """``output`` as no view, unless of an argument: autograd lets nobody write into a view."""
     if not torch._C._has_storage(output):
         return output
-    storage = output.untyped_storage().data_ptr()
     tensors = (a for a in arguments if isinstance(a, Tensor) and torch._C._has_storage(a))
-    if any(t.untyped_storage().data_ptr() == storage for t in tensors):
+    if any(torch._C._is_alias_of(t, output) for t in tensors):  # type: ignore[attr-defined]
         return output
     return torch.ops.aten._unsafe_view(output, output.shape)
 
@@ -334,6 +346,7 @@ recorder = ContextVar("recorder", default=None)
 _transforms_active = torch._C._are_functorch_transforms_active
 any_autocast = torch._C._is_any_autocast_enabled
 _grad_enabled = torch.is_grad_enabled
+_tracing = torch._C._is_tracing
 
 
 def autocast_of(output: Tensor) -> torch.dtype | None:

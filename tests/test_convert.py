@@ -458,9 +458,27 @@ def test_fx_leaves_converted_layers_whole(keep_types):
 def test_torchscript_is_refused_with_what_to_do(keep_types):
     model, x = images()
     manualbp.convert(model, keep_types=keep_types)
-    with pytest.raises(TypeError, match=r"script manualbp\.revert\(model\)"):
+    with pytest.raises((TypeError, AttributeError), match=r"script manualbp\.revert\(model\)"):
         torch.jit.script(model)
     assert_close(torch.jit.script(manualbp.revert(model).eval())(x), model(x))
+
+
+@pytest.mark.filterwarnings("ignore:`torch.jit.(trace|trace_method|save|load)` is deprecated")
+@pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning")  # sizes that Python compares
+def test_a_traced_program_is_torch_s_and_says_so(keep_types):
+    """TorchScript holds no Python: the program can be saved, and has torch's own derivatives."""
+    model, x = images()
+    model.append(nn.ReLU(inplace=True)).eval()
+    manualbp.convert(model, keep_types=keep_types)
+    with pytest.warns(UserWarning, match="the derivatives of the traced program are torch's own"):
+        traced = torch.jit.trace(model, x)
+    assert_close(traced(x), model(x))
+    assert not {s.name for s in manualbp.coverage(traced(x)).explicit}
+    file = io.BytesIO()
+    torch.jit.save(traced, file)
+    file.seek(0)
+    others = torch.randn(2, 1, 4, 4)
+    assert_close(torch.jit.load(file)(others), model(others))
 
 
 @pytest.mark.slow

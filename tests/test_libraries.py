@@ -101,6 +101,17 @@ def test_new_classes_are_not(library):
     assert same(library(manualbp.revert(model)), wanted)
 
 
+def test_fvcore_counts_what_it_traces():
+    """torch.jit.trace records torch's operations in place of formulas."""
+    fvcore = pytest.importorskip("fvcore.nn")
+    wanted = fvcore.FlopCountAnalysis(made(), images())
+    for keep_types in (False, True):
+        model = made()
+        manualbp.convert(model, keep_types=keep_types)
+        found = fvcore.FlopCountAnalysis(model, images())
+        assert (found.total(), found.by_module()) == (wanted.total(), wanted.by_module())
+
+
 def pruned(model):
     """What is left of it when the first channel of its first layer goes."""
     library = pytest.importorskip("torch_pruning")
