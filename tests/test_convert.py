@@ -432,7 +432,7 @@ def images():
     return nn.Sequential(*layers, nn.Linear(8, 3)), torch.randn(5, 1, 4, 4)
 
 
-FOUND = {"Conv", "BatchNorm", "ReLU", "Flatten", "Linear"}
+FOUND = {"Conv", "BatchNorm", "ReLU", "Linear"}
 
 
 def test_fx_leaves_converted_layers_whole(keep_types):
