@@ -35,9 +35,8 @@ class Conversion:
 
 
 _EXACT = (
-    "Code that looks up the exact class of a layer (captum, Opacus, quantize_dynamic, fvcore, "
-    "thop) does not know the new classes, and may say nothing: for it, "
-    "convert(model, keep_types=True)."
+    "Code that looks up the exact class of a layer (captum, Opacus, quantize_dynamic, thop) does "
+    "not know the new classes, and may say nothing: for it, convert(model, keep_types=True)."
 )
 
 
@@ -52,8 +51,9 @@ def convert(model: nn.Module, *, keep_types: bool = False) -> Conversion:
 
     Libraries that ask for the exact class of a layer, ``type(layer) in table``, do not find the
     new one, and some go on without a word: captum's DeepLift and LRP, Opacus' samplers,
-    ``torch.ao.quantization.quantize_dynamic``, fvcore, thop. For them there are two ways:
+    ``torch.ao.quantization.quantize_dynamic``, thop. For them there are two ways:
     ``keep_types=True``, or :func:`manualbp.intercept` without ``convert``, which changes no layer.
+    torch-pruning reads the names of torch's own nodes in autograd's graph: :func:`revert` first.
 
     Left alone, and listed with the reason: layers that override ``forward`` or what it calls,
     quantized and scripted ones, layers of torch that manualbp lacks, and options that it lacks.
