@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 #: torch's operations that only rearrange values or pass them on, by the names of their nodes
 STRUCTURAL = frozenset(
@@ -30,3 +35,50 @@ def formula_of(node: Any) -> Any:
 def is_structural(node: Any) -> bool:
     """Whether ``node`` only passes gradients on, from place to place."""
     return name_of(node) in STRUCTURAL
+
+
+class Structural:
+    """What stands in for a formula on a tape where one of torch's own operations ran.
+
+    Args:
+        name: of the operation.
+        inputs: how many values it took.
+        outputs: how many values it gave.
+    """
+
+    def __init__(self, name: str, inputs: int, outputs: int) -> None:
+        self.__name__ = name
+        self.arguments = self.wanted = tuple(map(str, range(inputs)))
+        self.asked = (True,) * outputs
+
+    @property
+    def derivation(self) -> Any:
+        return self
+
+    @staticmethod
+    def gradients(_: Any, *incoming: Any) -> tuple[Tensor | None, ...]:
+        """What torch's own backward of the operation gives; its node comes last."""
+        *gradients, node = incoming
+        arrived = {GradientEdge(node, i): g for i, g in enumerate(gradients) if g is not None}
+        if torch._C._current_graph_task_id() >= 0:  # a node looks there for what is wanted of it
+            return _by_engine(node, arrived)
+        # The hooks of the values: autograd runs them when it is asked for the gradient of a value
+        # with respect to itself, and goes no further.
+        hooked = torch.autograd.grad([*arrived], [*arrived], [*arrived.values()], retain_graph=True)
+        for edge, g in zip(arrived, hooked, strict=True):
+            gradients[edge.output_nr] = g
+        given = node(*gradients)
+        return given if isinstance(given, tuple) else (given,)
+
+
+structural = lru_cache(maxsize=1024)(Structural)
+
+
+def _by_engine(node: Any, arrived: dict[GradientEdge, Tensor]) -> tuple[Tensor | None, ...]:
+    """The same inside a backward pass of autograd's own."""
+    places = {i: GradientEdge(*e) for i, e in enumerate(node.next_functions) if e[0] is not None}
+    given = torch.autograd.grad(
+        [*arrived], [*places.values()], [*arrived.values()], retain_graph=True, allow_unused=True
+    )
+    at = dict(zip(places, given, strict=True))
+    return tuple(at.get(i) for i in range(len(node.next_functions)))

@@ -2,31 +2,59 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from contextvars import Token
-from functools import cache
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
-from torch import Size, Tensor
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch import Size, Tensor, distributed
+from torch.autograd.graph import GradientEdge
 from torch.nn.modules import module as torch_module
 
-from manualbp.derivation import Derivation
 from manualbp.formula import Formula, any_autocast, autocast_of, recorder
 from manualbp.graph import STRUCTURAL as MOVES
-from manualbp.graph import name_of
+from manualbp.graph import name_of, structural
 from manualbp.reading import table
-from manualbp.walk import OUTPUTS, Node, versions
+from manualbp.walk import OUTPUTS, PROGRAMS, fit, form, versions, walk
 
 _set_grad_enabled = torch._C._set_grad_enabled
 
-#: where every tape begins
-START = Node(None, None, ())
-
 
 class TapeError(RuntimeError):
-    """A value that a tape cannot walk back from: no fault of the arguments of a function."""
+    """What a tape cannot do with a value: no fault of the arguments of a function."""
+
+
+class _NoHistory(OrderedDict[int, Any]):
+    """The hooks of a value on a tape: none can be added, and autograd finds one that raises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        super().__setitem__(0, _raise_no_history)
+
+    def __setitem__(self, *_: Any) -> NoReturn:
+        raise TapeError(
+            "register_hook: autograd does not pass by a value computed on a manualbp.Tape. Record "
+            "with Tape(keep=True) and read its gradient from the tape's entry, state another rule "
+            "in a subclass of the formula, or compute it without a tape"
+        )
+
+
+def _raise_no_history(_: Tensor) -> NoReturn:
+    raise TapeError(
+        "a value computed on a manualbp.Tape has no history in autograd: call tape.backprop(cost), "
+        "or compute it without a tape"
+    )
+
+
+def _raise_no_retained(*_: Any, **__: Any) -> NoReturn:
+    raise TapeError(
+        "retain_grad: autograd does not pass by a value computed on a manualbp.Tape. Record with "
+        "Tape(keep=True) and read its gradient from the tape's entry, or compute it without a tape"
+    )
+
+
+_NO_HISTORY = _NoHistory()
 
 
 class Tape:
@@ -58,11 +86,18 @@ class Tape:
     def __init__(self, *, keep: bool = False) -> None:
         self.keep = keep
         #: what a value noted here is known by; not the tape itself, which would be a cycle
-        self._mark = object()
-        self._node = START
-        self._leaves: list[Tensor] = []
-        self._numbers: dict[int, int] = {}
-        # For each entry: what its rules need, the versions of that, then of its outputs.
+        self._identity = object()
+        #: what gets a gradient in the end: leaves, and edges to a history from before
+        self._leaves: list[Tensor | GradientEdge] = []
+        #: the number of a leaf by its id, of an edge, and of what torch's own operations made by
+        #: their nodes in the graph of autograd: that of the first output
+        self._numbers: dict[Any, int] = {}
+        #: nodes whose history leads to no value of this tape
+        self._foreign: set[Any] = set()
+        # One item an entry: the formula, the number of each argument that wants a gradient, what
+        # the rules need, the versions of that, and what the outputs are.
+        self._formulas: list[Any] = []
+        self._codes: list[tuple[int | None, ...]] = []
         self._kept: list[tuple[Any, ...] | None] = []
         self._versions: list[list[int]] = []
         self._dtypes: list[tuple[torch.dtype, ...]] = []
@@ -101,98 +136,177 @@ class Tape:
         derivation = formula.derivation
         assert derivation is not None
         codes: list[int | None] = [None] * len(arguments)
-        wanted = False
+        needs = [False] * len(arguments)
         for i in derivation.tensors:
             value = arguments[i]
             if value is not None and isinstance(value, Tensor) and value.requires_grad:
-                wanted = True
                 codes[i] = self._number(value, formula)
+                needs[i] = True
         _set_grad_enabled(False)
         try:
             output = derivation.forward(*arguments)
         finally:
             _set_grad_enabled(True)
-        if not wanted:
+        if True not in needs:
             return output
-        node = self._node = self._node.then(formula, tuple(codes))
+        number = len(self._formulas) * OUTPUTS
         if len(derivation.asked) == 1:
-            kept = derivation.keep(node.needs, *arguments, output)
+            output = self._noted(output, formula, arguments, number)
+            outputs: tuple[Tensor, ...] = (output,)
             self._shapes.append((output.shape,))
             self._dtypes.append((output.dtype,))
-            output.requires_grad_()
-            output._taped = (self._mark, node.index * OUTPUTS)
         else:
-            kept = derivation.keep(node.needs, *arguments, *output)
-            self._shapes.append(tuple(o.shape for o in output))
-            self._dtypes.append(tuple(o.dtype for o in output))
-            for slot, differentiable in enumerate(derivation.asked):
-                if differentiable:
-                    output[slot].requires_grad_()
-                    output[slot]._taped = (self._mark, node.index * OUTPUTS + slot)
+            output = outputs = tuple(
+                self._noted(o, formula, arguments, number + slot) if asked else o
+                for slot, (o, asked) in enumerate(zip(output, derivation.asked, strict=True))
+            )
+            self._shapes.append(tuple(o.shape for o in outputs))
+            self._dtypes.append(tuple(o.dtype for o in outputs))
+        kept = derivation.keep(needs, *arguments, *outputs)
+        self._formulas.append(formula)
+        self._codes.append(tuple(codes))
         self._kept.append(kept)
         self._versions.append(versions(kept))
-        self._autocasts.append(
-            autocast_of(output if isinstance(output, Tensor) else output[0])
-            if any_autocast()
-            else None
-        )
-        if self._modules is not None:
-            self._readings[node.index] = {
-                "path": self._modules.path(),
-                "inputs": dict(zip(derivation.arguments, arguments, strict=True)),
-                "outputs": (output,) if isinstance(output, Tensor) else output,
-            }
+        self._autocasts.append(autocast_of(outputs[0]) if any_autocast() else None)
+        if self.keep:
+            inputs = dict(zip(derivation.arguments, arguments, strict=True))
+            self._read(inputs, outputs)
+        return output
+
+    def _noted(self, output: Tensor, formula: Any, arguments: Any, number: int) -> Tensor:
+        """``output`` as the value of that number: a tensor of its own, never one of a user's."""
+        version = None
+        # Asking each argument for its memory takes a microsecond; formulas here return views.
+        may_share = output._is_view() or formula.__module__[:9] != "manualbp."
+        for argument in arguments:
+            if argument is output:
+                may_share = True
+        if may_share and any(isinstance(a, Tensor) and _share(a, output) for a in arguments):
+            version = output._version
+        if output.requires_grad or (version is not None and any(output is a for a in arguments)):
+            # It belongs to somebody else, who knows it by another history.
+            with torch.no_grad():
+                output = output.view_as(output)
+        if output.dtype not in _WITHOUT_GRADIENT:
+            output.requires_grad_()
+            output._taped = (self._identity, number, version)  # type: ignore[attr-defined]
+            output._backward_hooks = _NO_HISTORY
+            output.retain_grad = _raise_no_retained  # type: ignore[method-assign]
         return output
 
     def _number(self, value: Tensor, formula: type[Formula] | None) -> int:
         """The number of ``value``, which requires a gradient, among values and leaves."""
-        if value.grad_fn is not None:
-            return self._structural(value, formula)
-        mark = getattr(value, "_taped", None)
-        if mark is None:
-            return self._leaf(value)
-        if mark[0] is not self._mark:
+        node = value.grad_fn
+        if node is None:
+            return self._leaf(value, formula)
+        if node not in self._numbers:
+            before = len(self._formulas)
+            if not self._note_structure(node, formula):
+                return self._from_before(node, value.output_nr)
+            if self.keep and len(self._formulas) > before:
+                self._readings[len(self._formulas) - 1]["outputs"] = (value,)
+        return self._numbers[node] + value.output_nr
+
+    def _leaf(self, value: Tensor, formula: type[Formula] | None) -> int:
+        taped = getattr(value, "_taped", None)
+        if taped is None:
+            number = self._numbers.get(id(value))
+            if number is None:
+                number = self._numbers[id(value)] = -1 - len(self._leaves)
+                self._leaves.append(value)
+            return number
+        identity, number, version = taped
+        if identity is not self._identity:
             raise TapeError(
                 f"{_reaching(formula)} was computed on another Tape: detach() it, or compute it on "
                 f"this one"
             )
-        return int(mark[1])
+        if version is not None and value._version != version:
+            raise TapeError(
+                f"{_reaching(formula)} shares its memory with an argument of "
+                f"{self._formulas[number // OUTPUTS].__name__}, which returned it, and has been "
+                f"changed in place since: change a copy"
+            )
+        return int(number)
 
-    def _leaf(self, value: Tensor) -> int:
-        number = self._numbers.get(id(value))
+    def _from_before(self, node: Any, slot: int) -> int:
+        """The number of a value with a history from before: autograd goes on from here."""
+        edge = GradientEdge(node, slot)
+        number = self._numbers.get(edge)
         if number is None:
-            number = self._numbers[id(value)] = -1 - len(self._leaves)
-            self._leaves.append(value)
+            number = self._numbers[edge] = -1 - len(self._leaves)
+            self._leaves.append(edge)
         return number
 
-    def _structural(self, value: Tensor, formula: type[Formula] | None) -> int:
-        """Note what torch's own operations have made of noted values."""
-        graph = _Graph(value, self._mark)
-        if not graph.touches:
-            return self._leaf(value)  # with a history from before: autograd goes on from here
-        if graph.strangers:
-            names = ", ".join(dict.fromkeys(graph.strangers))
+    def _note_structure(self, place: Any, formula: type[Formula] | None) -> bool:
+        """Note what torch's own operations made of values of this tape, up to ``place``.
+
+        Returns:
+            False if no value of this tape is behind ``place``.
+        """
+        known, foreign = self._numbers, self._foreign
+        found: dict[Any, str] = {}  # each operation after those that it needs
+        stack = [place]
+        while stack:
+            node = stack[-1]
+            before = [n for n, _ in node.next_functions if n is not None]
+            new = [
+                n
+                for n in before
+                if not (n in known or n in foreign or n in found or type(n) is _AccumulateGrad)
+            ]
+            if new:
+                stack += new
+                continue
+            stack.pop()
+            if node in known or node in foreign or node in found:
+                continue
+            if any(n in known or n in found or _is_taped(n) for n in before):
+                found[node] = name_of(node)
+            else:
+                foreign.add(node)
+        if place in foreign:
+            return False
+        strangers = [name for node, name in found.items() if not is_structure(node)]
+        if strangers:
             raise TapeError(
-                f"{_reaching(formula)} has been through torch's own {names}, of which the tape has "
-                f"no formula. Use manualbp.functional or manualbp.nn for it, write it as a "
-                f"manualbp.Formula, detach() the value if nothing is to flow back, or call "
-                f"cost.backward() without a tape"
+                f"{_reaching(formula)} has been through torch's own "
+                f"{', '.join(dict.fromkeys(strangers))}, of which the tape has no formula. Use "
+                f"manualbp.functional or manualbp.nn for it, write it as a manualbp.Formula, "
+                f"detach() the value if nothing is to flow back, or call cost.backward() without a "
+                f"tape"
             )
-        codes = tuple(self._number(leaf, formula) for leaf in graph.leaves)
-        structural = _structural_formula(" ".join(graph.names), len(codes))
-        node = self._node = self._node.then(structural, codes)
-        # Not the value itself, which may be written over before the way back.
-        kept = (get_gradient_edge(value), *graph.leaves)
-        self._kept.append(kept)
-        self._versions.append(versions(kept))
-        self._shapes.append((value.shape,))
-        self._dtypes.append((value.dtype,))
-        self._autocasts.append(None)
-        if self._modules is not None:
-            inputs = {str(i): leaf for i, leaf in enumerate(graph.leaves)}
-            path = self._modules.path()
-            self._readings[node.index] = {"path": path, "inputs": inputs, "outputs": (value,)}
-        return node.index * OUTPUTS
+        for node, name in found.items():
+            codes = tuple(self._behind(n, slot, formula) for n, slot in node.next_functions)
+            forms = [form(GradientEdge(node, i)) for i in range(len(node._input_metadata))]
+            known[node] = len(self._formulas) * OUTPUTS
+            self._formulas.append(structural(name, len(codes), len(forms)))
+            self._codes.append(codes)
+            self._kept.append((node,))
+            self._versions.append([])  # torch watches over what it saved
+            self._dtypes.append(tuple(dtype for dtype, _ in forms))
+            self._shapes.append(tuple(shape for _, shape in forms))
+            self._autocasts.append(None)
+            if self.keep:
+                self._read({}, ())
+        return True
+
+    def _behind(self, node: Any, slot: int, formula: type[Formula] | None) -> int | None:
+        """The number of a value that one of torch's own operations took."""
+        if node is None:
+            return None
+        if type(node) is _AccumulateGrad:
+            return self._leaf(node.variable, formula)
+        number = self._numbers.get(node)
+        return self._from_before(node, slot) if number is None else number + slot
+
+    def _read(self, inputs: dict[str, Any], outputs: tuple[Tensor, ...]) -> None:
+        path = self._modules.path() if self._modules else ""
+        self._readings[len(self._formulas) - 1] = {
+            "path": path,
+            "inputs": inputs,
+            "outputs": outputs,
+        }
 
     # ------------------------------------------------------------------------------- backwards
 
@@ -242,56 +356,59 @@ class Tape:
 
     def pull(self, start: int, gradient: Tensor) -> list[Tensor | None]:
         """The gradient of each leaf, given that of the value numbered ``start``."""
-        walk = self._node.program(start, len(self._leaves), self.keep)
-        return walk(
-            self, gradient, self._kept, self._versions, self._dtypes, self._shapes, self._autocasts
-        )
+        if self.keep:
+            return walk(self, start, gradient)
+        program = PROGRAMS.program(self, start)
+        # What torch's own operations saved is let go with the entry, so nothing else may hold it.
+        self._numbers = {key: number for key, number in self._numbers.items() if number < 0}
+        return walk(self, start, gradient) if program is None else program(self, gradient)
 
     def _deliver(self, gradients: list[Tensor | None], above: Tensor) -> None:
         """Add each leaf's gradient to its ``.grad``, or make it that."""
         pairs = [(t, g) for t, g in zip(self._leaves, gradients, strict=True) if g is not None]
-        for leaf, _ in pairs:
-            # Autograd has more to do than to store a gradient: a history, or hooks.
-            if leaf.grad_fn or leaf._backward_hooks or leaf._post_accumulate_grad_hooks:
-                fitted = [g.sum_to_size(t.shape).to(t.dtype) for t, g in pairs]
-                torch.autograd.backward([t for t, _ in pairs], fitted, retain_graph=self.keep)
-                return
+        plain = [
+            (t, g)
+            for t, g in pairs
+            if isinstance(t, Tensor) and not (t._backward_hooks or t._post_accumulate_grad_hooks)
+        ]
+        # Autograd has more to do than to store a gradient where there is a history, or are hooks,
+        # which those of torch.distributed cannot be seen to be.
+        if len(plain) < len(pairs) or _distributed():
+            places: list[Any] = [t for t, _ in pairs]
+            fitted = [fit(g, *form(t)) for t, g in pairs]
+            torch.autograd.backward(places, fitted, retain_graph=self.keep)
+            return
         shared = {id(above)}
-        for leaf, grad in pairs:
+        for leaf, grad in plain:
             own = not self.keep and grad._base is None and id(grad) not in shared
             shared.add(id(grad))
             _accumulate(leaf, grad, own)
 
-    def freed(self, index: int) -> None:
-        raise RuntimeError(
+    def _freed(self, index: int) -> None:
+        raise TapeError(
             f"the values that {self[index].name} kept have been let go by an earlier backprop: to "
             f"walk back over them again, record with Tape(keep=True)"
         )
 
-    def changed(self, index: int) -> None:
+    def _changed(self, index: int) -> None:
         kept, before = self._kept[index] or (), iter(self._versions[index])
         tensors = (v for v in kept if isinstance(v, Tensor))
         shape = next(tuple(v.shape) for v in tensors if v._version != next(before))
-        raise RuntimeError(
+        raise TapeError(
             f"a tensor of shape {shape} that {self[index].name} keeps for the way back has been "
             f"changed in place since: change a copy, or call backprop before"
         )
 
-    def note(self, index: int, incoming: tuple[Any, ...], given: tuple[Any, ...]) -> None:
+    def _note(self, index: int, incoming: tuple[Any, ...], given: tuple[Any, ...]) -> None:
         self._readings[index] |= {"incoming": incoming, "given": given}
 
     # --------------------------------------------------------------------------------- reading
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._formulas)
 
     def __getitem__(self, index: int) -> Entry:
-        index = range(len(self))[index]
-        node = self._node
-        while node.index > index:
-            assert node.before is not None
-            node = node.before
-        return Entry(self, node)
+        return Entry(self, range(len(self))[index])
 
     def __iter__(self) -> Iterator[Entry]:
         return (self[index] for index in range(len(self)))
@@ -306,21 +423,21 @@ class Entry:
     What only a tape that keeps knows is empty on others.
     """
 
-    def __init__(self, tape: Tape, node: Node) -> None:
-        reading = tape._readings.get(node.index, {})
-        self.formula: Any = node.formula
+    def __init__(self, tape: Tape, index: int) -> None:
+        reading = tape._readings.get(index, {})
+        self.formula: Any = tape._formulas[index]
         #: where its arguments came from: see :data:`manualbp.walk.OUTPUTS`
-        self.codes = node.codes
+        self.codes = tape._codes[index]
         #: the path of the module that called it, in the network (kept)
         self.path: str = reading.get("path", "")
-        #: its arguments by name (kept)
+        #: its arguments by name (kept; of torch's own operations not)
         self.inputs: dict[str, Any] = reading.get("inputs", {})
-        #: its values (kept)
+        #: its values (kept; of torch's own operations the last one's)
         self.outputs: tuple[Tensor, ...] = reading.get("outputs", ())
         #: the shapes of its values
-        self.shapes: tuple[Size, ...] = tape._shapes[node.index]
+        self.shapes: tuple[Size, ...] = tape._shapes[index]
         #: what its rules need of inputs and outputs; None once it has been let go
-        self.kept: tuple[Any, ...] | None = tape._kept[node.index]
+        self.kept: tuple[Any, ...] | None = tape._kept[index]
         #: the gradients that arrived from above, one an output (kept, after backprop)
         self.incoming: tuple[Tensor | None, ...] = reading.get("incoming", ())
         #: the gradients that its rules gave, one an argument (kept, after backprop)
@@ -347,66 +464,32 @@ class Entry:
 
 #: torch's operations that may stand between formulas, by the names of their nodes
 STRUCTURAL = MOVES | frozenset(
-    "Index IndexSelect Gather Repeat Flip Roll Cat Stack ConstantPadNd MaskedFill Where "
-    "Add Sub Rsub Mul Div Neg Sum Mean".split()
+    "Index IndexSelect IndexPut IndexAdd IndexCopy IndexFill Gather Scatter ScatterAdd "
+    "MaskedSelect MaskedScatter SelectScatter SliceScatter DiagonalScatter Repeat Flip Roll Cat "
+    "Stack Tril Triu ConstantPadNd MaskedFill Where Zero Fill Add Sub Rsub Mul Div Neg Sum "
+    "Mean".split()
 )
 
 
-class Structural:
-    """What stands in for a formula where torch's own operations have rearranged values."""
-
-    derivation: Derivation
-
-    def __init__(self, names: str, sources: int) -> None:
-        self.__name__ = names
-        arguments = tuple(map(str, range(sources)))
-
-        def gradients(needs: Any, g: Tensor, edge: GradientEdge, *leaves: Tensor) -> Any:
-            # Another entry may have been through part of the same graph.
-            return torch.autograd.grad(edge, leaves, g, retain_graph=True)
-
-        self.derivation = Derivation(
-            arguments=arguments,
-            wanted=arguments,
-            asked=(True,),
-            tensors=(),
-            kept=1 + sources,
-            split=1 + sources,
-            keep=lambda *_: (),
-            gradients=gradients,
-            source="",
-        )
+def is_structure(node: Any) -> bool:
+    """Whether ``node`` may stand between formulas, and what it did to a view, if it did."""
+    inner = getattr(node, "_wrapped_node", None)
+    return name_of(node) in STRUCTURAL and (inner is None or is_structure(inner))
 
 
-_structural_formula = cache(Structural)
+_WITHOUT_GRADIENT = frozenset(
+    dtype
+    for dtype in vars(torch).values()
+    if isinstance(dtype, torch.dtype) and not (dtype.is_floating_point or dtype.is_complex)
+)
+_distributed = distributed.is_initialized if distributed.is_available() else bool
+_AccumulateGrad = torch._C._functions.AccumulateGrad
+_share: Callable[[Tensor, Tensor], bool] = torch._C._is_alias_of  # type: ignore[attr-defined]
 
 
-class _Graph:
-    """The part of autograd's graph behind a value, down to its leaves."""
-
-    def __init__(self, value: Tensor, mark: object) -> None:
-        self.leaves: list[Tensor] = []
-        self.names: list[str] = []
-        self.strangers: list[str] = []
-        self._mark = mark
-        self._seen: dict[Any, bool] = {}
-        self.touches = self._walk(value.grad_fn)
-
-    def _walk(self, node: Any) -> bool:
-        """Whether a noted value lies behind ``node``."""
-        if node in self._seen:
-            return self._seen[node]
-        leaf = getattr(node, "variable", None)
-        if leaf is not None:
-            self.leaves.append(leaf)
-            touches = getattr(leaf, "_taped", (None,))[0] is self._mark
-        else:
-            touches = any([self._walk(before) for before, _ in node.next_functions if before])
-            if touches:
-                name = name_of(node)
-                (self.names if name in STRUCTURAL else self.strangers).append(name)
-        self._seen[node] = touches
-        return touches
+def _is_taped(node: Any) -> bool:
+    """Whether a value of some tape is here, which to autograd is a leaf."""
+    return type(node) is _AccumulateGrad and hasattr(node.variable, "_taped")
 
 
 def _accumulate(leaf: Tensor, grad: Tensor, own: bool) -> None:
@@ -414,7 +497,7 @@ def _accumulate(leaf: Tensor, grad: Tensor, own: bool) -> None:
     if grad.dtype is not leaf.dtype or grad.shape != leaf.shape:
         grad, own = grad.sum_to_size(leaf.shape).to(leaf.dtype), True
     if leaf.grad is not None:
-        leaf.grad.add_(grad)
+        leaf.grad = grad + leaf.grad if leaf.grad.is_sparse else leaf.grad.add_(grad)
     else:
         if not own or grad.stride() != leaf.stride():
             grad = torch.empty_like(leaf, requires_grad=False).copy_(grad)
@@ -423,13 +506,33 @@ def _accumulate(leaf: Tensor, grad: Tensor, own: bool) -> None:
 
 def overwrite(input: Tensor, output: Tensor) -> Tensor:
     """Let ``input`` hold the value of ``output`` and stand in its place, as after ``relu_``."""
-    mark = getattr(output, "_taped", None)
-    if mark is None or not hasattr(input, "_taped"):
-        return input.copy_(output)
-    with torch.no_grad():
-        input.copy_(output)
-    input._taped = mark
-    return input
+    writable(input)
+    return input.copy_(output)
+
+
+def writable(input: Tensor) -> None:
+    """Let torch write to ``input`` where it, or what it is a view of, is a value on a tape.
+
+    Torch writes to no leaf, but to what a leaf was copied to. What is in the graph already goes on
+    from the leaf, and from here on the tensor is another value.
+    """
+    if not torch.is_grad_enabled():
+        return
+    base = input if input._base is None else input._base
+    for tensor in (input, base):
+        taped = getattr(tensor, "_taped", None)
+        if taped is not None and taped[2] is not None and tensor.is_leaf:
+            raise TapeError(
+                "a value that shares its memory with an argument of the formula that returned it "
+                "cannot be changed in place: the argument would change with it; change a copy"
+            )
+    taped = getattr(base, "_taped", None)
+    if taped is None or not base.is_leaf or not base.requires_grad:
+        return
+    value = base.detach().requires_grad_()
+    value._taped, value._backward_hooks = taped, _NO_HISTORY  # type: ignore[attr-defined]
+    base.requires_grad_(False)
+    base.copy_(value)
 
 
 def _reaching(formula: type[Formula] | None) -> str:

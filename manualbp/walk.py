@@ -1,146 +1,239 @@
-"""The way back over a tape, written out as straight-line code for each structure of network."""
+"""The way back over a tape: ten lines that walk, and straight-line code that must equal them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+import linecache
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Size, Tensor
+from torch.autograd.graph import GradientEdge
 
-from manualbp.derivation import Derivation, compiled
+from manualbp.derivation import compiled
 from manualbp.formula import any_autocast, as_in_forward
-
-Program = Callable[..., list[Tensor | None]]
+from manualbp.graph import Structural
 
 #: a value on a tape is known by a number: its entry's place times this, plus its place among the
 #: outputs of that entry; a leaf by −1 minus its place among the leaves
 OUTPUTS = 1 << 16
 
+Gradients = list[Tensor | None]
+Program = Callable[[Any, Tensor], Gradients]
 
-class Node:
-    """What has been called so far, and on what: a place in a tree of such histories.
 
-    A network that runs as it ran before comes to the same node, and finds there the program that
-    walks back: so a step looks up one dictionary a formula, and decides nothing anew.
+def walk(tape: Any, start: int, gradient: Tensor) -> Gradients:
+    """The gradient of each leaf of ``tape``, given that of the value numbered ``start``."""
+    arrived: dict[int, Tensor | None] = {start: gradient}
+    for i in range(start // OUTPUTS, -1, -1):
+        formula, codes = tape._formulas[i], tape._codes[i]
+        asked, trusted = formula.derivation.asked, _trusted(formula)
+        numbers = range(i * OUTPUTS, i * OUTPUTS + len(asked))
+        incoming = [arrived.pop(n, None) for n in numbers]
+        if all(g is None for g in incoming):
+            continue
+        kept = tape._kept[i]
+        if kept is None:
+            tape._freed(i)
+        if versions(kept) != tape._versions[i]:
+            tape._changed(i)
+        dtypes, shapes = tape._dtypes[i], tape._shapes[i]
+        first = next(g for g in incoming if g is not None)
+        for slot, g in enumerate(incoming):
+            if g is not None:
+                incoming[slot] = fit(g, dtypes[slot], g.shape)
+            elif _made_up(formula, slot):
+                incoming[slot] = first.new_zeros(shapes[slot], dtype=dtypes[slot])
+        given = called(formula, _needs(codes), incoming, kept, tape._autocasts[i])
+        if tape.keep:
+            tape._note(i, tuple(incoming), given)
+        else:
+            tape._kept[i] = kept = None
+        for at, code in _wanted(formula, codes):
+            part = given[at] if trusted else fitted(tape, code, given[at], gradient)
+            arrived[code] = add(arrived.get(code), part)
+    return [arrived.get(-1 - n) for n in range(len(tape._leaves))]
+
+
+def called(
+    formula: Any, needs: Any, incoming: Sequence[Any], kept: Any, autocast: torch.dtype | None
+) -> tuple[Tensor | None, ...]:
+    """What the rules of ``formula`` give."""
+    gradients = formula.derivation.gradients
+    if autocast is None and not any_autocast():
+        return gradients(needs, *incoming, *kept)
+    with as_in_forward(autocast, next(g for g in incoming if g is not None)):
+        return gradients(needs, *incoming, *kept)
+
+
+# -------------------------------------------------------------------------- straight-line code
+
+
+def _source(tape: Any, start: int) -> tuple[str, dict[str, Any]]:
+    """:func:`walk` for the structure of ``tape``, without a loop or a question in it.
+
+    A layer of the document's network works for a few microseconds: to walk takes as long again.
     """
-
-    __slots__ = ("after", "before", "codes", "derivation", "formula", "index", "needs", "programs")
-
-    def __init__(self, before: Node | None, formula: Any, codes: tuple[int | None, ...]) -> None:
-        self.before = before
-        self.formula = formula
-        self.index: int = -1 if before is None else before.index + 1
-        #: for each argument, the number of the value that it was, if that wants a gradient
-        self.codes = codes
-        self.needs = tuple(code is not None for code in codes)
-        self.derivation: Derivation | None = getattr(formula, "derivation", None)
-        self.after: dict[Any, Node] = {}
-        self.programs: dict[Any, Program] = {}
-
-    def then(self, formula: Any, codes: tuple[int | None, ...]) -> Node:
-        """Where ``formula`` leads that is called on the values numbered ``codes``."""
-        key = (formula, codes)
-        node = self.after.get(key)
-        if node is None:
-            node = self.after[key] = Node(self, formula, codes)
-        return node
-
-    def program(self, start: int, leaves: int, keep: bool) -> Program:
-        """The way back from the value numbered ``start``, keeping what is on the tape or not."""
-        key = (start, leaves, keep)
-        program = self.programs.get(key)
-        if program is None:
-            program = self.programs[key] = _write(self, start, leaves, keep)
-        return program
-
-
-def _write(last: Node, start: int, leaves: int, keep: bool) -> Program:
-    path: list[Node] = []
-    node: Node | None = last
-    while node is not None and node.before is not None:
-        path.append(node)
-        node = node.before
-    path.reverse()
-    namespace: dict[str, Any] = {
-        "any_autocast": any_autocast,
-        "as_in_forward": as_in_forward,
-        "versions": versions,
-        "fit": _fit,
-        "zeros": _zeros,
-        "add": _add,
-    }
+    space: dict[str, Any] = {"any_autocast": any_autocast, "called": called, "versions": versions}
+    space |= {"fit": fit, "fitted": fitted, "add": add}
     given = {start}
-    lines = [f"g{start} = gradient"]
-    for node in path[start // OUTPUTS :: -1]:
-        i = node.index
-        assert node.derivation is not None
-        outputs = [i * OUTPUTS + slot for slot in range(len(node.derivation.asked))]
-        arrived = [o for o in outputs if o in given]
+    lines = ["K, V, T, S = tape._kept, tape._versions, tape._dtypes, tape._shapes"]
+    lines += [f"A, g{start} = tape._autocasts, gradient"]
+    for i in range(start // OUTPUTS, -1, -1):
+        formula, codes = tape._formulas[i], tape._codes[i]
+        asked, trusted = formula.derivation.asked, _trusted(formula)
+        arrived = [slot for slot in range(len(asked)) if i * OUTPUTS + slot in given]
         if not arrived:
             continue
-        namespace |= {f"rules{i}": node.derivation.gradients, f"needs{i}": node.needs}
-        lines += [f"# {i}: {node.formula.__name__}", f"kept = K[{i}]"]
-        lines += [f"if kept is None: tape.freed({i})"]
-        if node.derivation.source:  # of structural operations torch watches over what they saved
-            lines += [f"if versions(kept) != V[{i}]: tape.changed({i})"]
-        trusted = node.formula.__module__.startswith("manualbp.")
-        for o in arrived:
-            test = f"g{o}.dtype is not T[{i}][{o % OUTPUTS}]"
-            # That its rules return the shapes of their arguments is proved of each formula here.
-            test += "" if trusted else f" or g{o}.shape != S[{i}][{o % OUTPUTS}]"
-            lines += [f"if {test}: g{o} = fit(g{o}, T[{i}][{o % OUTPUTS}], S[{i}][{o % OUTPUTS}])"]
+        space |= {f"formula{i}": formula, f"rules{i}": formula.derivation.gradients}
+        space |= {f"needs{i}": _needs(codes)}
+        lines += [f"# {i}: {formula.__name__}", f"kept = K[{i}]"]
+        lines += [f"if kept is None: tape._freed({i})"]
+        lines += [f"if versions(kept) != V[{i}]: tape._changed({i})"]
         incoming = []
-        for o, asked in zip(outputs, node.derivation.asked, strict=True):
-            if o in arrived:
-                incoming.append(f"g{o}")
-            elif asked and sum(node.derivation.asked) > 1:
-                slot = o % OUTPUTS
-                incoming.append(f"zeros(g{arrived[0]}, T[{i}][{slot}], S[{i}][{slot}])")
+        for slot in range(len(asked)):
+            g = f"g{i * OUTPUTS + slot}"
+            if slot in arrived:
+                test = f"{g}.dtype is not T[{i}][{slot}]"
+                lines += [f"if {test}: {g} = fit({g}, T[{i}][{slot}], {g}.shape)"]
+                incoming.append(g)
+            elif _made_up(formula, slot):
+                first = f"g{i * OUTPUTS + arrived[0]}"
+                incoming.append(f"{first}.new_zeros(S[{i}][{slot}], dtype=T[{i}][{slot}])")
             else:
                 incoming.append("None")
-        call = f"rules{i}(needs{i}, {', '.join(incoming)}, *kept)"
-        lines += [
-            f"if A[{i}] is None and not any_autocast(): d = {call}",
-            "else:",
-            f"    with as_in_forward(A[{i}], g{arrived[0]}): d = {call}",
-        ]
-        if keep:
-            lines += [f"tape.note({i}, ({', '.join(incoming)},), d)"]
-        else:
-            lines += [f"K[{i}] = kept = None"]
-        for at, code in enumerate(node.codes):
-            if code is None:
-                continue
+        listed = ", ".join(incoming)
+        lines += [f"if A[{i}] is None and not any_autocast():"]
+        lines += [f"    d = rules{i}(needs{i}, {listed}, *kept)"]
+        lines += [f"else: d = called(formula{i}, needs{i}, ({listed},), kept, A[{i}])"]
+        lines += [f"K[{i}] = kept = None"]
+        for at, code in _wanted(formula, codes):
             name, part = f"g{code}" if code >= 0 else f"l{-1 - code}", f"d[{at}]"
-            if not trusted and code >= 0:  # a rule may give None for nothing
-                before, slot = divmod(code, OUTPUTS)
-                nothing = f"zeros(gradient, T[{before}][{slot}], S[{before}][{slot}])"
-                part = f"({nothing} if {part} is None else {part})"
-            # Never in place: a rule may have given the same tensor to somebody else.
+            if not trusted:
+                part = f"fitted(tape, {code}, {part}, gradient)"
             lines += [f"{name} = add({name}, {part})" if code in given else f"{name} = {part}"]
             given.add(code)
-    totals = [f"l{n}" if -1 - n in given else "None" for n in range(leaves)]
+    totals = [f"l{n}" if -1 - n in given else "None" for n in range(len(tape._leaves))]
     lines += [f"return [{', '.join(totals)}]"]
-    source = "def walk(tape, gradient, K, V, T, S, A):\n" + "".join(f"    {x}\n" for x in lines)
-    compiled(source, f"<the way back over {len(path)} formulas, {id(last):x}-{start}>", namespace)
-    return namespace["walk"]
+    return "def walk(tape, gradient):\n" + "".join(f"    {x}\n" for x in lines), space
+
+
+class Programs:
+    """The straight-line code for the structures met most recently.
+
+    Code is written for a structure that comes back, because writing it takes as long as some
+    hundred walks. What is remembered is bounded, because sequences of all lengths are as many
+    structures.
+    """
+
+    VISITS = 3  # the visit at which code is written
+    REMEMBERED = 4096  # structures whose visits are counted
+    FORMULAS = 8192  # that all the code together calls, some 5 KiB each
+    LONGEST = 2048  # that the code for one structure calls
+
+    def __init__(self) -> None:
+        self._programs: OrderedDict[Any, tuple[Program, int, str]] = OrderedDict()
+        self._formulas = 0
+        #: by the hash of a structure: two with one hash are but written earlier
+        self._visits: OrderedDict[int, int] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._programs)
+
+    def program(self, tape: Any, start: int) -> Program | None:
+        """The code for the structure of ``tape``, or None where it is to be walked."""
+        if len(tape) > self.LONGEST:
+            return None
+        structure = (start, len(tape._leaves), tuple(tape._formulas), tuple(tape._codes))
+        with self._lock:
+            found = self._programs.get(structure)
+            if found is not None:
+                self._programs.move_to_end(structure)
+                return found[0]
+            number = hash(structure)
+            visits = self._visits.pop(number, 0) + 1
+            if visits < self.VISITS:
+                self._visits[number] = visits
+                if len(self._visits) > self.REMEMBERED:
+                    self._visits.popitem(last=False)
+                return None
+            source, space = _source(tape, start)
+            name = f"<the way back over {len(tape)} formulas, {next(_NAMES)}>"
+            compiled(source, name, space)
+            program: Program = space["walk"]
+            self._programs[structure] = program, len(tape), name
+            self._formulas += len(tape)
+            while self._formulas > self.FORMULAS:
+                _, (_, formulas, name) = self._programs.popitem(last=False)
+                self._formulas -= formulas
+                linecache.cache.pop(name, None)
+            return program
+
+
+_NAMES = itertools.count()
+PROGRAMS = Programs()
+
+
+# ---------------------------------------------------------------------------- what both need
+
+
+def _trusted(formula: Any) -> bool:
+    """Whether its rules are proved to return tensors in the shapes of their arguments."""
+    module: str = getattr(formula, "__module__", "")
+    return module.startswith("manualbp.formulas.")
+
+
+def _needs(codes: tuple[int | None, ...]) -> tuple[bool, ...]:
+    return tuple(code is not None for code in codes)
+
+
+def _wanted(formula: Any, codes: tuple[int | None, ...]) -> list[tuple[int, int]]:
+    """The place and number of each argument that wants a gradient and has a rule for it."""
+    arguments, wanted = formula.derivation.arguments, formula.derivation.wanted
+    return [(i, c) for i, c in enumerate(codes) if c is not None and arguments[i] in wanted]
+
+
+def _made_up(formula: Any, slot: int) -> bool:
+    """Whether zeros stand in for the gradient of an output that went unused."""
+    asked = formula.derivation.asked
+    return asked[slot] and sum(asked) > 1 and not isinstance(formula, Structural)
 
 
 def versions(kept: tuple[Any, ...]) -> list[int]:
     """How often each tensor has been changed in place."""
-    return [v._version for v in kept if isinstance(v, Tensor)]
+    return [v._version for v in kept if v is not None and isinstance(v, Tensor)]
 
 
-def _fit(g: Tensor, dtype: torch.dtype, shape: Size) -> Tensor:
-    """What autograd's engine does to a gradient between two nodes."""
-    g = g.sum_to_size(shape)
-    return (g.real if g.is_complex() and not dtype.is_complex else g).to(dtype)
-
-
-def _add(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+def add(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    # Never in place: a rule may have given the same tensor to somebody else.
     return b if a is None else a if b is None else a + b
 
 
-def _zeros(like: Tensor, dtype: torch.dtype, shape: Size) -> Tensor:
-    return like.new_zeros(shape, dtype=dtype)
+def fitted(tape: Any, code: int, part: Tensor | None, like: Tensor) -> Tensor | None:
+    """What rules that are not known to fit gave for the value numbered ``code``."""
+    if code < 0:
+        return part if part is None else fit(part, *form(tape._leaves[-1 - code]))
+    entry, slot = divmod(code, OUTPUTS)
+    dtype, shape = tape._dtypes[entry][slot], tape._shapes[entry][slot]
+    return like.new_zeros(shape, dtype=dtype) if part is None else fit(part, dtype, shape)
+
+
+def form(leaf: Tensor | GradientEdge) -> tuple[torch.dtype, Size]:
+    """The dtype and shape of a leaf, or of a place in the graph of autograd."""
+    if isinstance(leaf, Tensor):
+        return leaf.dtype, leaf.shape
+    data: Any = leaf.node._input_metadata[leaf.output_nr]
+    return data.dtype, Size(data.shape)
+
+
+def fit(g: Tensor, dtype: torch.dtype, shape: Size) -> Tensor:
+    """What autograd's engine does to a gradient between two nodes."""
+    if g.shape != shape:
+        g = g.sum_to_size(shape)
+    if g.dtype is not dtype:
+        g = (g.real if g.is_complex() and not dtype.is_complex else g).to(dtype)
+    return g

@@ -901,7 +901,8 @@ class Finding:
 #: what a tape says that it does not do
 REFUSALS = re.compile(
     "been through torch's own|expected a value computed by formulas|computed on another Tape|"
-    "changed in place since|leaf Variable that requires grad"
+    "changed in place since|leaf Variable that requires grad|autograd does not pass by a value|"
+    "cannot be changed in place"
 )
 TOLERANCE = {torch.double: 1e-7, torch.float: 1e-4, torch.half: 2e-2, torch.bfloat16: 1e-1}
 

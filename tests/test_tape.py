@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import linecache
 import threading
+from collections import OrderedDict
 
 import pytest
 import torch
@@ -10,7 +12,7 @@ from torch import Tensor
 
 import manualbp
 from manualbp import functional as F
-from manualbp import nn
+from manualbp import nn, walk
 from manualbp.tape import Tape
 
 
@@ -105,10 +107,19 @@ def _run(make, shape, cost, times, backward, run=None):
     return c.detach(), gradients(net, input)
 
 
+@pytest.fixture(params=["walked", "written out"])
+def way(request, monkeypatch) -> str:
+    """Structures are walked, or their code is written at the first visit."""
+    visits = 1 if request.param == "written out" else 1_000_000
+    monkeypatch.setattr(walk.Programs, "VISITS", visits)
+    monkeypatch.setattr(walk.PROGRAMS, "_programs", OrderedDict())
+    return request.param
+
+
 @pytest.mark.parametrize("times", [1, 2], ids=["once", "accumulated"])
 @pytest.mark.parametrize("cost", COSTS)
 @pytest.mark.parametrize("net", NETWORKS)
-def test_to_the_last_bit(net, cost, times):
+def test_to_the_last_bit(net, cost, times, way):
     value, expected = by_autograd(*NETWORKS[net], COSTS[cost], times)
     taped, given = by_tape(*NETWORKS[net], COSTS[cost], times)
     assert torch.equal(value, taped)
@@ -409,3 +420,404 @@ def test_a_value_written_over_after_its_use():
         output = cost()
     tape.backprop(output)
     torch.testing.assert_close(x.grad, torch.autograd.grad(cost(), x)[0])
+
+
+# ------------------------------------------------------------------- whose tensor a value is
+
+
+class Reversal(manualbp.Formula):
+    """a = z,  ∂C/∂z = −g"""
+
+    @staticmethod
+    def forward(input: Tensor) -> Tensor:
+        return input
+
+    @staticmethod
+    def grad_input(g: Tensor) -> Tensor:
+        return -g
+
+
+class ReversedView(Reversal):
+    @staticmethod
+    def forward(input: Tensor) -> Tensor:
+        return input.view_as(input)
+
+
+class ReversedAlias(Reversal):
+    @staticmethod
+    def forward(input: Tensor) -> Tensor:
+        return input.detach()
+
+
+class ReversedAndSine(manualbp.Formula):
+    outputs = ("same", "sine")
+
+    @staticmethod
+    def forward(input: Tensor) -> tuple[Tensor, Tensor]:
+        return input, input.sin()
+
+    @staticmethod
+    def grad_input(g_same: Tensor, g_sine: Tensor, input: Tensor) -> Tensor:
+        return g_sine * input.cos() - g_same
+
+
+PASSED_ON = {
+    "itself": Reversal.apply,
+    "a view": ReversedView.apply,
+    "its memory": ReversedAlias.apply,
+    "the first of two": lambda x: ReversedAndSine.apply(x)[0],
+    "both of two": lambda x: F.mul(*ReversedAndSine.apply(x)),
+}
+
+
+def matches_autograd(compute, *leaves: Tensor, **options) -> None:
+    """``compute(*leaves)`` on a tape gives the leaves what it gives them by autograd."""
+    expected = compute(*leaves)
+    g = torch.randn_like(expected)
+    wanted = torch.autograd.grad(expected, leaves, g, allow_unused=True)
+    with Tape(**options) as tape:
+        value = compute(*leaves)
+    assert torch.equal(value, expected)
+    tape.backprop(value, g)
+    for leaf, grad in zip(leaves, wanted, strict=True):
+        assert (leaf.grad is None) == (grad is None)
+        if grad is not None:
+            torch.testing.assert_close(leaf.grad, grad, rtol=1e-12, atol=0)
+        leaf.grad = None
+
+
+def doubles(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.double, requires_grad=True)
+
+
+@pytest.mark.parametrize("name", PASSED_ON)
+def test_a_formula_may_return_its_argument(name, way):
+    passed = PASSED_ON[name]
+    for _ in range(2):  # a mark left on a leaf would be of another tape by then
+        x, y = doubles(3), doubles(3)
+        matches_autograd(lambda x, y: F.mul(passed(F.sin(x)), F.sin(y)), x, y)
+        matches_autograd(lambda x, y: F.mul(passed(x), F.add(x, y)), x, y)
+        matches_autograd(lambda x, y: F.mul(F.sin(passed(F.mul(x, y))), x), x, y)
+
+
+def test_a_flattening_that_does_nothing_leaves_no_mark():
+    x = doubles(4, 3)
+    for _ in range(3):
+        matches_autograd(lambda x: F.sin(F.flatten(x, 1)), x)
+        assert not hasattr(x, "_taped") and x._backward_hooks is None
+
+
+def test_a_value_that_belongs_to_somebody_else_stays_theirs():
+    theirs = doubles(3)
+
+    class Constant(manualbp.Formula):
+        @staticmethod
+        def forward(input: Tensor) -> Tensor:
+            return theirs
+
+        @staticmethod
+        def grad_input(g: Tensor) -> Tensor:
+            return 2 * g
+
+    x = doubles(3)
+    with Tape() as tape:
+        cost = F.mul(F.mul(Constant.apply(x), Constant.apply(x)), theirs).sum()
+    tape.backprop(cost)
+    value = theirs.detach()
+    torch.testing.assert_close(x.grad, 4 * value**2)
+    torch.testing.assert_close(theirs.grad, value**2)
+    assert not hasattr(theirs, "_taped")
+
+
+def test_memory_that_an_argument_shares_is_not_written_to():
+    x = doubles(3)
+    with Tape():
+        value = Reversal.apply(F.sin(x))
+        with pytest.raises(RuntimeError, match=r"shares its memory .* change a copy"):
+            F.relu_(value)
+        with pytest.raises(RuntimeError, match=r"no_grad mode|leaf"):
+            value.mul_(2)
+    with Tape():
+        before = F.sin(x)
+        value = Reversal.apply(before)
+        F.relu_(before)
+        with pytest.raises(RuntimeError, match=r"shares its memory .* Reversal|no_grad mode"):
+            F.sin(value)
+
+
+def test_what_was_made_of_a_value_outlasts_it():
+    def compute(x):
+        a = F.sin(x)
+        before, view = a * 2, a.view(-1)
+        F.relu_(F.sub(a, 1))
+        F.silu(a, inplace=True)
+        F.silu(view, inplace=True)
+        return F.mul(before, F.mul(a, view.view(3)))
+
+    matches_autograd(compute, doubles(3))
+    matches_autograd(compute, doubles(3), keep=True)
+
+
+# ------------------------------------------------------- what autograd is asked of a tape's value
+
+
+ASKED = {
+    "backward": lambda value, x: value.sum().backward(),
+    "backward of a value": lambda value, x: value.backward(torch.ones_like(value)),
+    "backward of a sum": lambda value, x: torch.autograd.backward((value * 2).sum()),
+    "grad": lambda value, x: torch.autograd.grad((value * 2).sum(), value),
+    "register_hook": lambda value, x: value.register_hook(print),
+    "retain_grad": lambda value, x: value.retain_grad(),
+}
+
+
+@pytest.mark.parametrize("formula", ["sin", "reversal"])
+@pytest.mark.parametrize("name", ASKED)
+def test_autograd_says_that_it_does_not_know_a_value(name, formula):
+    x = doubles(3)
+    with Tape():
+        value = F.sin(x) if formula == "sin" else Reversal.apply(x)
+    with pytest.raises(RuntimeError, match=r"manualbp\.Tape.*(tape\.backprop|tape's entry)"):
+        ASKED[name](value, x)
+    assert x.grad is None and value.grad is None
+    with pytest.raises(RuntimeError):
+        torch.autograd.grad(value, x, torch.ones(3))
+
+
+def test_hooks_between_formulas_get_the_whole_gradient_once(way):
+    """A value that goes several ways, and a hook that is not linear."""
+
+    def run(backprop):
+        seen = []
+        x = torch.linspace(-1, 1, 5, dtype=torch.double, requires_grad=True)
+
+        def clip(g):
+            seen.append(g.clone())
+            return g.clamp(-0.5, 0.5)
+
+        def compute():
+            a = F.exp(x) * 2
+            a.register_hook(clip)
+            a.retain_grad()
+            b = a + 1
+            return a, (F.sin(a) + F.mul(b, a)).sum() + a.sum()
+
+        return x, seen, *backprop(compute)
+
+    def by_autograd(compute):
+        a, cost = compute()
+        cost.backward()
+        return a, cost
+
+    def on_tape(compute):
+        with Tape() as tape:
+            a, cost = compute()
+        tape.backprop(cost)
+        return a, cost
+
+    x, seen, a, cost = run(by_autograd)
+    other, saw, b, value = run(on_tape)
+    assert torch.equal(cost, value) and len(seen) == len(saw) == 1
+    torch.testing.assert_close(saw[0], seen[0])
+    torch.testing.assert_close(b.grad, a.grad)
+    torch.testing.assert_close(other.grad, x.grad)
+
+
+@pytest.mark.parametrize("between", [lambda x: x, lambda x: x * 3], ids=["formula", "structure"])
+def test_hooks_of_leaves_fire_once(between):
+    x, seen = doubles(3), []
+    x.register_hook(lambda g: seen.append(g) or 2 * g)
+    with Tape() as tape:
+        cost = (F.sin(between(x)) + between(x)).sum()
+    tape.backprop(cost)
+    assert len(seen) == 1
+    given, x.grad = x.grad, None
+    (F.sin(between(x)) + between(x)).sum().backward()
+    torch.testing.assert_close(given, x.grad)
+
+
+def test_a_rule_that_leaves_its_shape_to_autograd(way):
+    """What it gives is summed before it is added to what came another way."""
+
+    class Scale(manualbp.Formula):
+        @staticmethod
+        def forward(input: Tensor, factor: Tensor) -> Tensor:
+            return input * factor
+
+        @staticmethod
+        def grad_input(g: Tensor, factor: Tensor) -> Tensor:
+            return g * factor
+
+        @staticmethod
+        def grad_factor(g: Tensor, input: Tensor) -> Tensor:
+            return g * input
+
+    def compute(x, w):
+        return F.mul(Scale.apply(x, F.sin(w)), Scale.apply(F.sin(x), w)).sum(0) * F.sin(w) + w
+
+    matches_autograd(compute, doubles(4, 3), doubles(3))
+
+
+# ------------------------------------------------------------------------ deep, long and many
+
+
+def test_a_deep_structure_and_a_long_history():
+    x, w = doubles(3), doubles(3)
+
+    def long(x):
+        for _ in range(3_000):
+            x = x * 1.0001
+        return x
+
+    def compute(x, w):
+        return F.mul(F.sin(long(F.sin(w))), F.sin(x))
+
+    matches_autograd(compute, x, w)
+    history = long(x)  # from before
+    with Tape() as tape:
+        value = history
+        for _ in range(100):
+            value = F.sin(value + history)
+    tape.backprop(value.sum())
+    given, x.grad = x.grad, None
+    value = history = long(x)
+    for _ in range(100):
+        value = F.sin(value + history)
+    value.sum().backward()
+    torch.testing.assert_close(given, x.grad)
+
+
+def test_a_history_is_walked_once(monkeypatch):
+    visited = []
+    monkeypatch.setattr("manualbp.tape.name_of", lambda node: visited.append(node) or "Add")
+    x = doubles(3)
+    with Tape():
+        value = F.sin(x)
+        for _ in range(200):
+            value = value + 1
+            F.sin(value)
+    assert len({*visited}) == 200 and len(visited) == 400  # its name is asked for twice
+
+
+def test_what_is_remembered_of_structures_is_bounded(monkeypatch):
+    monkeypatch.setattr(walk.Programs, "VISITS", 2)
+    monkeypatch.setattr(walk.Programs, "FORMULAS", 300)
+    monkeypatch.setattr(walk.Programs, "REMEMBERED", 50)
+    programs = walk.Programs()
+    monkeypatch.setattr("manualbp.tape.PROGRAMS", programs)
+    x = doubles(3)
+
+    def step(length: int) -> None:
+        with Tape() as tape:
+            value = x
+            for i in range(length):
+                value = F.sin(value) if i % 3 else F.tanh(value)
+        tape.backprop(value, torch.ones(3))
+
+    def lines() -> int:
+        return sum(name.startswith("<the way back") for name in linecache.cache)
+
+    before = lines()
+    for length in range(1, 200):
+        for _ in range(2):
+            step(length)
+        assert programs._formulas <= 300 and len(programs._visits) <= 50
+        assert lines() - before == len(programs) <= 300
+    # Each length is one more structure, and so is each order of formulas.
+    for i in range(2_000):
+        with Tape() as tape:
+            value = x
+            for bit in range(11):
+                value = F.sin(value) if i >> bit & 1 else F.tanh(value)
+        tape.backprop(value, torch.ones(3))
+    assert len(programs._visits) <= 50
+
+
+def test_a_structure_that_comes_back_finds_its_code(monkeypatch):
+    programs = walk.Programs()
+    monkeypatch.setattr("manualbp.tape.PROGRAMS", programs)
+    net, input, target = mlp(), torch.randn(7, 3, 4), torch.randint(3, (7,))
+    found = []
+    for _ in range(6):
+        with Tape() as tape:
+            cost = F.squared_error(net(input), target)
+        tape.backprop(cost)
+        found.append(next((p for p, _, _ in programs._programs.values()), None))
+    assert found[: programs.VISITS - 1] == [None] * (programs.VISITS - 1)
+    assert len({*found[programs.VISITS - 1 :]}) == len(programs) == 1
+    assert found[-1] is not None
+
+
+# --------------------------------------------------------------------------------- and the rest
+
+
+@pytest.mark.parametrize("reduce", [Tensor.sum, Tensor.mean, lambda a: a.sum() + a.mean()])
+def test_a_kept_tape_is_walked_back_from_a_sum(reduce):
+    net, input = mlp(), torch.randn(7, 3, 4)
+    with Tape(keep=True) as tape:
+        cost = reduce(net(input))
+    for _ in range(2):
+        tape.backprop(cost)
+    assert len(str(tape).splitlines()) > 10 and tape[-1].name in ("Sum", "Mean", "Add")
+    given = net[1].weight.grad.clone()
+    net.zero_grad()
+    reduce(net(input)).backward()
+    torch.testing.assert_close(given, 2 * net[1].weight.grad)
+
+
+@pytest.mark.parametrize("cost", ["hinge_embedding_loss", "cosine_embedding_loss"])
+def test_a_target_computed_on_the_tape(cost, way):
+    """To which the cost passes nothing back."""
+    x, y, t = doubles(4, 3), doubles(4, 3), doubles(4)
+
+    def compute(function, x, y, t):
+        sign = F.add(F.mul(t.detach().sign(), 1.0), F.mul(t, 0.0))
+        if cost == "hinge_embedding_loss":
+            return function(x, sign[:, None].expand(4, 3)) + y.sum()
+        return function(x, y, sign)
+
+    with Tape() as tape:
+        value = compute(getattr(F, cost), x, y, t)
+    tape.backprop(value)
+    expected = compute(getattr(torch.nn.functional, cost), x, y, t)
+    torch.testing.assert_close(value, expected)
+    for leaf, grad in zip((x, y), torch.autograd.grad(expected, (x, y)), strict=True):
+        torch.testing.assert_close(leaf.grad, grad)
+    assert t.grad is None or not t.grad.any()
+
+
+def test_an_exception_ends_the_tape():
+    x = doubles(3)
+    with torch.no_grad(), pytest.raises(RuntimeError), Tape(keep=True):
+        F.matmul(x, doubles(4))
+    assert torch.is_grad_enabled()
+    matches_autograd(F.sin, x)
+
+
+def test_inside_a_backward_pass_of_autograd():
+    class Inner(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            ctx.save_for_backward(x)
+            return torch.sin(x * 2)
+
+        @staticmethod
+        def backward(ctx, g):
+            x = ctx.saved_tensors[0].detach().requires_grad_()
+            with Tape() as tape:
+                value = F.sin(x * 2)
+            tape.backprop(value, g)
+            return x.grad
+
+    x = doubles(3)
+    given = torch.autograd.grad(Inner.apply(x * 3).sum(), x)[0]
+    torch.testing.assert_close(given, 6 * torch.cos(6 * x.detach()))
+
+
+def test_gradients_from_before_of_another_kind():
+    x = torch.eye(3, dtype=torch.double, requires_grad=True)
+    x.grad = torch.eye(3, dtype=torch.double).to_sparse()
+    with Tape() as tape:
+        cost = F.sin(x).sum()
+    tape.backprop(cost)
+    torch.testing.assert_close(x.grad, torch.eye(3, dtype=torch.double) + x.detach().cos())
