@@ -7,6 +7,7 @@ from manualbp.convert import convert as convert
 from manualbp.convert import revert as revert
 from manualbp.coverage import coverage as coverage
 from manualbp.formula import Formula as Formula
+from manualbp.formula import rule as rule
 from manualbp.intercept import intercept as intercept
 from manualbp.step import compile_step as compile_step
 from manualbp.tape import Tape as Tape

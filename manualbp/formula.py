@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from functools import cache
 from inspect import signature
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
@@ -291,6 +291,19 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
 
     methods: dict[str, Any] = {"setup_context": setup_context, "backward": backward, "apply": apply}
     return methods | ({"in_place": in_place} if in_place else {})
+
+
+def rule(method: Callable[..., _Value]) -> Callable[..., _Value]:
+    """``method``, for a type checker: a rule may ask for less or more than the one it replaces.
+
+    The parameters of a rule are its save list, so a rule written anew in a subclass has others,
+    which a type checker would call incompatible. Below ``@staticmethod``, and only if wanted: it
+    does nothing when the program runs.
+    """
+    return method
+
+
+_Value = TypeVar("_Value")
 
 
 def eager() -> bool:

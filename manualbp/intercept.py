@@ -14,7 +14,11 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor, nn
 from torch._C import _disabled_torch_function_impl
-from torch._C._dynamo.eval_frame import set_eval_frame
+from torch._C._dynamo.eval_frame import (
+    _FrameAction,
+    _FrameExecStrategy,
+    set_code_exec_strategy,
+)
 from torch.nn import functional as torch_functional
 from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
@@ -146,22 +150,44 @@ def in_python(forward: Call) -> Call:
     """The forward pass of a layer that torch writes in Python over functions, by formula.
 
     Where no gradient is recorded it is torch's as it is, with its fast path. ``torch.compile``
-    breaks the graph around it: Dynamo does not trace a TorchFunctionMode with a table in it.
+    traces it wherever it traces torch's own.
     """
 
     @wraps(forward)
     def run(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_dynamo_compiling():
+            with _traced():
+                return forward(*args, **kwargs)
         if not (torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()):
             return forward(*args, **kwargs)
-        compiler = set_eval_frame(None)
-        try:
-            with by_formula():
-                return forward(*args, **kwargs)
-        finally:
-            set_eval_frame(compiler)
+        with by_formula():
+            return forward(*args, **kwargs)
 
-    vars(run).update(_NOT_TRACED)
     return run
+
+
+def not_compiled(function: Any) -> Any:
+    """``function``, which ``torch.compile`` runs in eager mode where it cannot trace past it.
+
+    Dynamo would otherwise compile what it calls, piece by piece. Where Dynamo does trace past the
+    function, in ``torch.export`` say, this changes nothing.
+    """
+    code = function.__code__ = function.__code__.replace()  # the strategy belongs to a code object
+    set_code_exec_strategy(code, _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP))
+    return function
+
+
+class _traced(TorchFunctionMode):
+    """:class:`by_formula` for Dynamo, which traces a mode that does no more than this.
+
+    Dynamo itself finds out what wants a gradient, and traces no rule where nothing does.
+    """
+
+    def __torch_function__(
+        self, func: Call, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        twin = _TWINS.get(func)
+        return (func if twin is None else twin)(*args, **(kwargs or {}))
 
 
 #: what torch.compiler.disable writes on a function, without the seconds that its import takes
@@ -451,3 +477,7 @@ def paths() -> Callable[[Any], str]:
         bounds.append(running.pop()[0])
         names.append(running[-1][1])
     return lambda node: names[bisect_right(bounds, node._sequence_nr()) - 1]
+
+
+#: for Dynamo, which reads a dictionary, but does not trace how it is made
+_TWINS = twins()

@@ -249,6 +249,7 @@ class Builder:
         self.body: list[Line] = []
         self.space: dict[str, Any] = dict(SPACE)
         self.pool: list[str] = []
+        self.apart: set[str] = set()
         self.name = self.path = ""
         self.count = 0
         self.dtype = rng.choices(
@@ -454,8 +455,12 @@ class Builder:
         return self.begin(f"rand({seed}, {shape})")
 
     def state(self, shape: tuple[int, ...], like: str, value: float) -> str:
+        """Running statistics, which nothing else uses: torch writes to them behind its own back."""
         seed, dtype = self.rng.randrange(SEED), self.value(like).dtype
-        return self.begin(f"{value} + rand({seed}, {shape}, {dtype})")
+        name = self.begin(f"{value} + rand({seed}, {shape}, {dtype})")
+        self.pool.remove(name)
+        self.apart.add(name)
+        return name
 
     def begin(self, source: str) -> str:
         name = f"x{self.count}"
@@ -677,12 +682,16 @@ class Builder:
 
     def replay(self, begun: int) -> None:
         """Begin again without the last line, which may have written into values."""
-        del self.body[begun:]
+        body, self.body = self.body[:begun], []
         self.space = dict(SPACE)
-        for line in (*self.leaves, *self.body):
+        for line in self.leaves:
             exec(line.code, self.space)
-        self.pool = [name for line in (*self.leaves, *self.body) for name in line.defines]
-        self.pool = list(dict.fromkeys(self.pool))
+        with contextlib.suppress(Exception):  # another draw of a dropout may allow less
+            for line in body:
+                exec(line.code, self.space)
+                self.body.append(line)
+        names = (name for line in (*self.leaves, *self.body) for name in line.defines)
+        self.pool = list(dict.fromkeys(name for name in names if name not in self.apart))
 
     def differentiable(self, walk: bool) -> bool:
         """Whether torch still knows where values come from, and can walk back."""
@@ -799,10 +808,12 @@ def run(
     space: dict[str, Any] | None = None,
     nudge: float = 0.0,
     seed: int = 0,
+    moved: dict[str, Tensor] | None = None,
 ) -> Outcome:
     """The program by torch, by interception, or on a tape.
 
-    With ``nudge`` every leaf's numbers are off by about that much of themselves.
+    With ``nudge`` every leaf's numbers are off by about that much of themselves, with ``moved``
+    those of some leaves by what it says.
     """
     outcome = Outcome()
     space = dict(space or SPACE)
@@ -816,6 +827,8 @@ def run(
             exec(line.code, space)
         else:
             body.append(line.code)
+    for name, by in (moved or {}).items():
+        space[name] = (space[name].detach() + by).requires_grad_()
     leaves = {n: t for n in program.leaves if (t := space[n]).requires_grad}
     if way != "torch":
         space["reverse"] = Reverse.apply
@@ -844,6 +857,11 @@ def run(
     return outcome
 
 
+def _seed(i: int, g: Tensor) -> Tensor:
+    """What arrives from above at the gradient of the i-th leaf, in second order."""
+    return randn(2 * SEED + i, tuple(g.shape), g.dtype)
+
+
 def _walk_back(program: Program, outcome: Outcome, leaves: dict[str, Tensor], tape: Any) -> None:
     costs = [outcome.values[c] for c in program.costs]
     above = [randn(SEED + i, tuple(c.shape), c.dtype) for i, c in enumerate(costs)]
@@ -853,11 +871,7 @@ def _walk_back(program: Program, outcome: Outcome, leaves: dict[str, Tensor], ta
         first = torch.autograd.grad(costs, wanted, above, create_graph=True, allow_unused=True)
         outcome.gradients = dict(zip(leaves, first, strict=True))
         outcome.stage = "second"
-        again = [
-            (g, randn(2 * SEED + i, tuple(g.shape), g.dtype))
-            for i, g in enumerate(first)
-            if g is not None and g.requires_grad
-        ]
+        again = [(g, _seed(i, g)) for i, g in enumerate(first) if g is not None and g.requires_grad]
         if again:
             outputs, seeds = zip(*again, strict=True)
             second = torch.autograd.grad(outputs, wanted, seeds, allow_unused=True)
@@ -1017,7 +1031,8 @@ def _groups(outcome: Outcome) -> tuple[set[frozenset[str]], set[frozenset[str]]]
     for name, g in outcome.above.items():
         if g.numel():
             first.setdefault(_memory(g), name)
-    for name, grad in outcome.gradients.items():
+    given = {} if outcome.second else outcome.gradients
+    for name, grad in given.items():
         if grad is not None and grad.numel():
             at = _memory(grad)
             if at in first:
@@ -1071,6 +1086,8 @@ def excused(program: Program, finding: Finding, ours: Outcome, theirs: Outcome) 
             if a is not None and b is not None and a.shape == t.shape and close(a, b):
                 error = (u.detach().double() - a.detach().double()).abs().max()
                 other = (t.detach().double() - a.detach().double()).abs().max()
+                if not t.is_floating_point():
+                    return "no less precise than torch"  # it was rounded apart
                 step = torch.finfo(t.dtype).eps * a.detach().abs().max()
                 if not error.isfinite() or error <= 4 * other + 8 * step:
                     return "no less precise than torch"
@@ -1247,47 +1264,42 @@ TORCH = "finite differences agree with ours and not with torch"
 
 def judged(program: Program, finding: Finding) -> str:
     """What finite differences say of a gradient on which torch and we differ."""
-    text = str(program.lines)
-    if finding.kind != "gradient" or any(
-        w in text for w in ("no_grad", "detach", "hook", "reverse")
-    ):
+    unlike = any(word in str(program.lines) for word in ("no_grad", "detach", "hook", "reverse"))
+    if finding.kind not in ("gradient", "second") or unlike:
         return ""
-    program = replace(program, retain=False, accumulate=False, second=False, joint=False)
-    program = widened(program)
+    second = finding.kind == "second"
+    program = widened(replace(program, retain=False, accumulate=False, joint=False, second=second))
     theirs, ours = run(program, "torch", WIDE), run(program, finding.way, WIDE)
-    if (
-        theirs.error
-        or ours.error
-        or any(t.dtype is not torch.double for t in theirs.values.values() if t.is_floating_point())
-    ):
+    if theirs.error or ours.error:
         return ""
+    leaves = theirs.second if second else theirs.gradients
     directions = {
-        n: randn(3 * SEED + i, tuple(theirs.values[n].shape)) for i, n in enumerate(ours.gradients)
+        n: randn(3 * SEED + i, tuple(theirs.values[n].shape)) for i, n in enumerate(leaves)
     }
 
+    def dot(a: Tensor | None, b: Tensor) -> float:
+        return 0.0 if a is None else (a.detach() * b).sum().item()
+
     def total(step: float) -> float:
-        space = dict(WIDE)
-        torch.default_generator.manual_seed(0)
-        with torch.no_grad():
-            for line in program.lines:
-                exec(line.code, space)
-                if line.leaf and line.defines[0] in directions:
-                    name = line.defines[0]
-                    space[name] = space[name].detach() + step * directions[name]
+        moved = {n: step * direction for n, direction in directions.items()}
+        outcome = run(program, "torch", WIDE, moved=moved)
+        if second:
+            return sum(
+                dot(g, _seed(i, g))
+                for i, g in enumerate(outcome.gradients.values())
+                if g is not None
+            )
         return sum(
-            (space[c] * g).sum().item()
+            dot(outcome.values[c], g)
             for c, g in zip(program.costs, theirs.above.values(), strict=True)
         )
 
-    step = 1e-6
-    numeric = (total(step) - total(-step)) / (2 * step)
-
     def along(outcome: Outcome) -> float:
-        return sum(
-            (g * directions[n]).sum().item() for n, g in outcome.gradients.items() if g is not None
-        )
+        found = outcome.second if second else outcome.gradients
+        return sum(dot(found.get(n), direction) for n, direction in directions.items())
 
-    mine, other = along(ours), along(theirs)
+    step = 1e-6
+    numeric, mine, other = (total(step) - total(-step)) / (2 * step), along(ours), along(theirs)
     room = 1e-5 * max(abs(numeric), 1e-3)
     if abs(mine - numeric) < room and not abs(other - numeric) < room:
         return TORCH

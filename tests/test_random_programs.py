@@ -1,7 +1,8 @@
 """Programs drawn at random run by formula as they run by torch."""
 
+import pytest
 import random_programs
-from random_programs import calls, drawn
+from random_programs import Line, Program, calls, check, drawn, harmless
 
 
 def test_a_program_is_known_by_its_seed_and_number():
@@ -17,3 +18,48 @@ def test_every_function_of_the_table_can_be_drawn():
         builder.name, builder.path = path.rpartition(".")[2], path
         arguments = recipe(builder)
         assert arguments is None or all(isinstance(a, str) for a in arguments), path
+
+
+#: programs that once went wrong: leaves, calls, the costs
+FOUND = {
+    "a second derivative where two points are one": (
+        ["x0 = randn(1, (2, 1)).requires_grad_()"],
+        ["v1 = torch.cdist(x0, x0, p=0.5)"],
+        dict(costs=("v1",), second=True),
+    ),
+    "nothing is drawn where all is left out": (
+        ["x0 = randn(1, (3,)).requires_grad_()"],
+        ["v1 = F.dropout(x0, 1.0)", "v2 = F.dropout(x0)"],
+        dict(costs=("v2",)),
+    ),
+    "an image of no pixels": (
+        [
+            "x0 = randn(1, (1, 2, 2, 3), torch.float).requires_grad_()",
+            "x1 = randn(2, (2, 1, 1, 2), torch.float).requires_grad_()",
+        ],
+        ["v2 = torch.conv_transpose2d(x0, x1, padding=1, groups=2)"],
+        dict(costs=("v2",)),
+    ),
+    "an image of no channels": (
+        [
+            "x0 = randn(1, (2, 0, 3, 3)).requires_grad_()",
+            "x1 = randn(2, (2, 0, 2, 2)).requires_grad_()",
+        ],
+        ["v2 = torch.conv2d(x0, x1)"],
+        dict(costs=("v2",)),
+    ),
+    "an error of torch's type": (
+        ["x0 = randn(1, (1, 1, 4)).requires_grad_()", "x1 = randn(2, (1, 1, 2))"],
+        ["v2 = torch.conv1d(x0, x1, stride=2, padding='same')"],
+        dict(),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FOUND)
+def test_what_was_found(name):
+    leaves, body, options = FOUND[name]
+    begin = [Line(source, (source.partition(" ")[0],), leaf=True) for source in leaves]
+    lines = [Line(source, (source.partition(" ")[0],)) for source in body]
+    found = check(Program((*begin, *lines), **options))
+    assert not [f for f in found if not harmless(f)], found

@@ -37,6 +37,23 @@ def test_the_snippets_run_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     assert torch.equal(z.grad, torch.ones(3))
 
 
+@pytest.mark.slow
+def test_its_formulas_pass_a_strict_type_checker(tmp_path: Path) -> None:
+    pytest.importorskip("mypy")
+    stated = [b for b in blocks("python") if re.search(r"^class \w+\(manualbp", b, re.M)]
+    assert len(stated) == 2
+    file = tmp_path / "snippets.py"
+    file.write_text("import torch\nimport manualbp\n" + "\n".join(stated), encoding="utf-8")
+    # As the package is checked, whose cache then serves.
+    run = subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", str(file)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stdout
+
+
 def test_each_file_it_links_to_is_there() -> None:
     links = re.findall(r"\]\((?!http)([^)#]+)", TEXT)
     assert links

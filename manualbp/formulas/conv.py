@@ -52,6 +52,10 @@ class Conv(Formula):
         groups: int,
         size: Size,
     ) -> Tensor:
+        if not (
+            delta.numel() and weight.numel()
+        ):  # torch takes it forwards, but not everywhere back
+            return delta.new_zeros((delta.shape[0], weight.shape[1] * groups, *size))
         # The size is an argument of its own so that the values need not be kept. The pixels over
         # which the last window could not be placed are those by which the output is padded here.
         rest = [
@@ -72,6 +76,8 @@ class Conv(Formula):
         dilation: tuple[int, ...],
         groups: int,
     ) -> Tensor:
+        if not (delta.numel() and input.numel()):
+            return torch.zeros_like(weight)
         return _correlate(delta, input, weight.shape[2:], stride, padding, dilation, groups)
 
     @staticmethod
@@ -118,6 +124,8 @@ class ConvTranspose(Formula):
         dilation: tuple[int, ...],
         size: Size,
     ) -> Tensor:
+        if not (delta.numel() and weight.numel()):
+            return delta.new_zeros((delta.shape[0], weight.shape[0], *size))
         gradient = _conv(delta, weight, None, stride, padding, dilation, groups)
         return _first(gradient, size)  # where the padding of the output has room for a window
 
@@ -131,6 +139,8 @@ class ConvTranspose(Formula):
         groups: int,
         dilation: tuple[int, ...],
     ) -> Tensor:
+        if not (delta.numel() and input.numel()):
+            return torch.zeros_like(weight)
         return _correlate(input, delta, weight.shape[2:], stride, padding, dilation, groups)
 
     @staticmethod

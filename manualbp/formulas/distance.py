@@ -156,8 +156,8 @@ def _slope(d: Tensor, norm: Tensor, p: float) -> Tensor:
     norm = norm.masked_fill(norm == 0, 1)
     if p == 2:
         return d / norm
-    slope = d.sign() * (d.abs() / norm) ** (p - 1)
-    return slope.masked_fill(d == 0, 0) if p < 1 else slope
+    # The power of 0 has an infinite slope for p < 2, which the sign's 0 would make nan.
+    return d.sign() * (d.abs().masked_fill(d == 0, 1) / norm) ** (p - 1)
 
 
 def _by_products(x1: Tensor, x2: Tensor, p: float, compute_mode: str) -> bool:

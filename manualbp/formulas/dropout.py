@@ -30,6 +30,8 @@ class Dropout(Formula):
 
     @staticmethod
     def forward(input: Tensor, p: float) -> tuple[Tensor, Tensor]:
+        if p == 1:  # torch draws nothing for it, and leaves the generator as it is
+            return input * 0, torch.zeros_like(input, dtype=torch.bool)
         return torch.native_dropout(input, p, True)
 
     @staticmethod

@@ -171,7 +171,7 @@ def _named(
     if padding != "same":
         raise ValueError(f"padding: expected 'same', 'valid' or numbers; got {padding!r}")
     if any(s != 1 for s in stride):
-        raise ValueError("padding='same' is not supported for strided convolutions")
+        raise RuntimeError("padding='same' is not supported for strided convolutions")
     both = [d * (k - 1) for k, d in zip(weight.shape[2:], dilation, strict=True)]
     if any(n % 2 for n in both):  # the odd one goes behind
         input = pad(input, [z for n in reversed(both) for z in (0, n % 2)])

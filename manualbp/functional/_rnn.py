@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, overload
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from manualbp import formulas
 from manualbp.formula import Formula, any_autocast, autocast_of
+from manualbp.functional._common import apart
 from manualbp.functional._dropout import dropout as drop_out
 from manualbp.functional._shape import cat
 
@@ -58,7 +59,7 @@ def lstm(*arguments: Any, **named: Any) -> tuple[Tensor, Tensor, Tensor]:
 
     ``hx`` is (h₀, c₀), each (layers · directions, N, out); packed, the steps lie along one axis.
     """
-    output, h, c = _run(formulas.LSTM, arguments, named)
+    output, h, c = _run(torch.lstm, formulas.LSTM, arguments, named)
     return output, h, c
 
 
@@ -91,7 +92,7 @@ def gru(*arguments: Any, **named: Any) -> tuple[Tensor, Tensor]:
 
     ``hx`` is h₀, (layers · directions, N, out); packed, the steps lie along one axis.
     """
-    output, h = _run(formulas.GRU, arguments, named)
+    output, h = _run(torch.gru, formulas.GRU, arguments, named)
     return output, h
 
 
@@ -121,8 +122,8 @@ def rnn_tanh(
 ) -> tuple[Tensor, Tensor]: ...
 def rnn_tanh(*arguments: Any, **named: Any) -> tuple[Tensor, Tensor]:
     """h = tanh(W x + b + W′ h₋ + b′): (T, N, in) → (T, N, out) and the last h; as :func:`gru`."""
-    output, h = _run(formulas.RNN, arguments, named, "tanh")
-    return output.clone(), h  # the rule needs it, and torch lets the caller write over it
+    output, h = _run(torch.rnn_tanh, formulas.RNN, arguments, named, "tanh")
+    return output, h
 
 
 @overload
@@ -151,16 +152,33 @@ def rnn_relu(
 ) -> tuple[Tensor, Tensor]: ...
 def rnn_relu(*arguments: Any, **named: Any) -> tuple[Tensor, Tensor]:
     """h = max(W x + b + W′ h₋ + b′, 0): (T, N, in) → (T, N, out) and the last h; as :func:`gru`."""
-    output, h = _run(formulas.RNN, arguments, named, "relu")
-    return output.clone(), h  # the rule needs it, and torch lets the caller write over it
+    output, h = _run(torch.rnn_relu, formulas.RNN, arguments, named, "relu")
+    return output, h
 
 
 def _run(
-    formula: type[Formula], arguments: tuple[Any, ...], named: dict[str, Any], *options: str
+    theirs: Callable[..., Any],
+    formula: type[Formula],
+    arguments: tuple[Any, ...],
+    named: dict[str, Any],
+    *options: str,
 ) -> tuple[Tensor, ...]:
     """Whichever of torch's two signatures it was called by."""
+    if _written_down():
+        return theirs(*arguments, **named)
     packed = "batch_sizes" in named or (len(arguments) > 3 and not isinstance(arguments[3], bool))
-    return (_packed if packed else _padded)(formula, options, *arguments, **named)
+    output, *ends = (_packed if packed else _padded)(formula, options, *arguments, **named)
+    if options:  # the rule of RNN needs the output, and torch lets the caller write over it
+        output = output.clone()
+    return output, *ends
+
+
+def _written_down() -> bool:
+    """Whether ``torch.export`` or ``torch.jit.trace`` writes down the forward pass, which it keeps.
+
+    torch's one operation then holds for any number of steps; ours would be written out for one.
+    """
+    return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def _padded(
@@ -273,7 +291,7 @@ def lstm_cell(
     b_hh: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """One step of :func:`lstm`: (N, in) → h and c, each (N, out)."""
-    h, c = _step(formulas.LSTM, input, hx, (w_ih, w_hh, b_ih, b_hh, None))
+    h, c = _step(torch.lstm_cell, formulas.LSTM, input, hx, (w_ih, w_hh, b_ih, b_hh, None))
     return h, c
 
 
@@ -286,7 +304,7 @@ def gru_cell(
     b_hh: Tensor | None = None,
 ) -> Tensor:
     """One step of :func:`gru`: (N, in) → (N, out)."""
-    return _step(formulas.GRU, input, [hx], (w_ih, w_hh, b_ih, b_hh))[0]
+    return _step(torch.gru_cell, formulas.GRU, input, hx, (w_ih, w_hh, b_ih, b_hh))[0]
 
 
 def rnn_tanh_cell(
@@ -298,7 +316,7 @@ def rnn_tanh_cell(
     b_hh: Tensor | None = None,
 ) -> Tensor:
     """One step of :func:`rnn_tanh`: (N, in) → (N, out)."""
-    return _step(formulas.RNN, input, [hx], (w_ih, w_hh, b_ih, b_hh), "tanh")[0]
+    return _step(torch.rnn_tanh_cell, formulas.RNN, input, hx, (w_ih, w_hh, b_ih, b_hh), "tanh")[0]
 
 
 def rnn_relu_cell(
@@ -310,17 +328,22 @@ def rnn_relu_cell(
     b_hh: Tensor | None = None,
 ) -> Tensor:
     """One step of :func:`rnn_relu`: (N, in) → (N, out)."""
-    return _step(formulas.RNN, input, [hx], (w_ih, w_hh, b_ih, b_hh), "relu")[0]
+    return _step(torch.rnn_relu_cell, formulas.RNN, input, hx, (w_ih, w_hh, b_ih, b_hh), "relu")[0]
 
 
 def _step(
+    theirs: Callable[..., Any],
     formula: type[Formula],
     input: Tensor,
-    states: Tensors,
+    hx: Tensor | Tensors,
     weights: tuple[Tensor | None, ...],
     *options: str,
-) -> list[Tensor]:
+) -> Tensors:
     """The states after a layer of a single step."""
+    if _written_down():
+        after = theirs(input, hx, *weights[:4])
+        return [after] if isinstance(after, Tensor) else after
+    states = [hx] if isinstance(hx, Tensor) else list(hx)
     if input.dim() != 2:
         raise RuntimeError(f"Expected 2D input (batch x feature), but got {input.dim()}D input")
     batch = input.shape[0]
@@ -329,5 +352,7 @@ def _step(
             raise RuntimeError(
                 f"Input batch size {batch} doesn't match hidden batch size {state.shape[0]}"
             )
+    states = [apart(state, input) for state in states]
+    states[1:] = [apart(c, states[0]) for c in states[1:]]
     after = formula.apply(input, *states, *weights, (batch,), False, *options)
-    return list(after[1 : 1 + len(states)])
+    return after[1 : 1 + len(states)]

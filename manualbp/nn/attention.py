@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from manualbp import functional as F
@@ -77,7 +78,14 @@ class TransformerEncoder(nn.TransformerEncoder):
     """torch.nn.TransformerEncoder: torch's own Python, whose layers and functions run by formula
     (formulas.Attention, formulas.LayerNorm)."""
 
-    forward = in_python(nn.TransformerEncoder.forward)
+    def forward(
+        self,
+        src: Tensor,
+        mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+        is_causal: bool | None = None,
+    ) -> Tensor:
+        return _encoder(self, src, mask, src_key_padding_mask, _hint(is_causal))
 
 
 class TransformerDecoderLayer(nn.TransformerDecoderLayer):
@@ -91,11 +99,73 @@ class TransformerDecoder(nn.TransformerDecoder):
     """torch.nn.TransformerDecoder: torch's own Python, whose layers and functions run by formula
     (formulas.Attention, formulas.LayerNorm)."""
 
-    forward = in_python(nn.TransformerDecoder.forward)
+    def forward(
+        self,
+        tgt: Tensor,
+        memory: Tensor,
+        tgt_mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        tgt_key_padding_mask: Tensor | None = None,
+        memory_key_padding_mask: Tensor | None = None,
+        tgt_is_causal: bool | None = None,
+        memory_is_causal: bool = False,
+    ) -> Tensor:
+        return _decoder(
+            self,
+            tgt,
+            memory,
+            tgt_mask,
+            memory_mask,
+            tgt_key_padding_mask,
+            memory_key_padding_mask,
+            _hint(tgt_is_causal),
+            memory_is_causal,
+        )
 
 
 class Transformer(nn.Transformer):
     """torch.nn.Transformer: torch's own Python, whose layers and functions run by formula
     (formulas.Attention, formulas.LayerNorm)."""
 
-    forward = in_python(nn.Transformer.forward)
+    def forward(
+        self,
+        src: Tensor,
+        tgt: Tensor,
+        src_mask: Tensor | None = None,
+        tgt_mask: Tensor | None = None,
+        memory_mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+        tgt_key_padding_mask: Tensor | None = None,
+        memory_key_padding_mask: Tensor | None = None,
+        src_is_causal: bool | None = None,
+        tgt_is_causal: bool | None = None,
+        memory_is_causal: bool = False,
+    ) -> Tensor:
+        return _transformer(
+            self,
+            src,
+            tgt,
+            src_mask,
+            tgt_mask,
+            memory_mask,
+            src_key_padding_mask,
+            tgt_key_padding_mask,
+            memory_key_padding_mask,
+            _hint(src_is_causal),
+            _hint(tgt_is_causal),
+            memory_is_causal,
+        )
+
+
+_encoder = in_python(nn.TransformerEncoder.forward)
+_decoder = in_python(nn.TransformerDecoder.forward)
+_transformer = in_python(nn.Transformer.forward)
+
+
+def _hint(is_causal: bool | None) -> bool | None:
+    """Whether a mask is causal; None for torch to find out.
+
+    It looks at the mask's values, for which a compiled program would break its graph. There the
+    mask counts as any other, which changes no value.
+    """
+    return False if is_causal is None and torch.compiler.is_compiling() else is_causal

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from manualbp import functional as F
 from manualbp.functional._common import check_reduction
-from manualbp.intercept import in_python
+from manualbp.intercept import in_python, not_compiled
 
 __all__ = [
     "AdaptiveLogSoftmaxWithLoss",
@@ -274,7 +274,8 @@ class AdaptiveLogSoftmaxWithLoss(nn.AdaptiveLogSoftmaxWithLoss):
     """torch.nn.AdaptiveLogSoftmaxWithLoss: torch's own Python, whose functions run by formula
     (formulas.Linear, formulas.LogSoftmax)."""
 
-    forward = in_python(nn.AdaptiveLogSoftmaxWithLoss.forward)
+    # The rows of each cluster are counted by their values, which Dynamo does not know.
+    forward = not_compiled(in_python(nn.AdaptiveLogSoftmaxWithLoss.forward))
 
 
 if hasattr(nn, "LinearCrossEntropyLoss"):

@@ -9,6 +9,7 @@ from typing import Any
 from torch import nn
 
 from manualbp import functional as F
+from manualbp.intercept import not_compiled
 
 __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"]
 
@@ -23,21 +24,21 @@ class RNN(nn.RNN):
     """torch.nn.RNN by formula: hₜ = σ(zₜ), zₜ = W xₜ + b + W′ hₜ₋₁ + b′, σ = tanh or max(·, 0)
     (formulas.RNN)."""
 
-    forward = _by_formula(nn.RNN.forward)
+    forward = not_compiled(_by_formula(nn.RNN.forward))
 
 
 class LSTM(nn.LSTM):
     """torch.nn.LSTM by formula: hₜ = W″ aₜ, a = o ⊙ tanh cₜ, cₜ = f ⊙ cₜ₋₁ + i ⊙ g, (i, f, g, o) =
     (σ, σ, tanh, σ)(zₜ) (formulas.LSTM)."""
 
-    forward = _by_formula(nn.LSTM.forward)
+    forward = not_compiled(_by_formula(nn.LSTM.forward))
 
 
 class GRU(nn.GRU):
     """torch.nn.GRU by formula: hₜ = n + u ⊙ d, d = hₜ₋₁ − n, r, u = σ(zₜ + mₜ), n = tanh(zₜ + r ⊙
     mₜ), m = W′ h₋ + b′ (formulas.GRU)."""
 
-    forward = _by_formula(nn.GRU.forward)
+    forward = not_compiled(_by_formula(nn.GRU.forward))
 
 
 class RNNCell(nn.RNNCell):
