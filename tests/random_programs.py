@@ -250,7 +250,7 @@ class Builder:
         self.space: dict[str, Any] = dict(SPACE)
         self.pool: list[str] = []
         self.apart: set[str] = set()
-        self.name = self.path = ""
+        self.name = self.path = self.target = ""
         self.count = 0
         self.dtype = rng.choices(
             (torch.double, torch.float, torch.half, torch.bfloat16, None), (74, 12, 5, 4, 5)
@@ -591,8 +591,10 @@ class Builder:
             arguments = (calls()[path])(self)
             if arguments is None:
                 raise Refused
-            if name[-1] == "_" and self.coin(0.95):
-                arguments[0] = self.writable(arguments[0])
+            if name[-1] == "_":
+                if self.coin(0.95):
+                    arguments[0] = self.writable(arguments[0])
+                self.target = arguments[0]
             if name == "__getitem__":
                 return f"{arguments[0]}[{arguments[1]}]", path
             if self.coin(0.04):
@@ -636,7 +638,7 @@ class Builder:
 
     def evaluate(self, source: str, call: str, island: str = "") -> None:
         """Keep a call that gives a tensor, or several, all that torch has to say of it allowing."""
-        before = self.written(source, call) if call.endswith("_") else None
+        before = self.written(source, call) if call in calls() and call.endswith("_") else None
         line = Line(f"{island}v{self.count} = {source}", (f"v{self.count}",), call)
         exec(line.code, self.space)
         value = self.space.pop(line.defines[0])
@@ -672,13 +674,11 @@ class Builder:
         Raises:
             Refused: a product would read what it writes, of which torch's value is not defined.
         """
-        names = NAME.findall(source)
-        target = self.space[names[0]]
         if "bmm" in call or "addm" in call:
-            at = _memory(target)
-            if any(_memory(self.space[name]) == at for name in names[1:]):
+            target, *read = (_memory(self.space[name]) for name in NAME.findall(source))
+            if target in read:
                 raise Refused
-        return None if "reshape" in source else target.shape
+        return self.value(self.target).shape
 
     def replay(self, begun: int) -> None:
         """Begin again without the last line, which may have written into values."""
@@ -726,13 +726,13 @@ class Builder:
                 try:
                     source, call = self.draw()
                     code = compile(source, source, "exec")
-                    exec(code, dict(self.space))
+                    exec(code, self.space)
                 except (SyntaxError, Refused):
                     continue
                 except Exception:
-                    self.replay(len(self.body))
                     last = [Line(source, (), call)]
                     break
+            self.replay(len(self.body))
         if self.coin(0.5):  # a cost by formula, which a tape can begin at
             with contextlib.suppress(Refused):
                 self.evaluate(f"{self.real()}.{self.one('mul(0.7)', 'sum()', 'sin()')}", "end")
@@ -918,6 +918,8 @@ REFUSALS = re.compile(
     "changed in place since|leaf Variable that requires grad|autograd does not pass by a value|"
     "cannot be changed in place"
 )
+#: what an author meets who writes into what a function of several steps gave
+DETACHED = "Can't detach views in-place"
 TOLERANCE = {torch.double: 1e-7, torch.float: 1e-4, torch.half: 2e-2, torch.bfloat16: 1e-1}
 
 
@@ -940,6 +942,8 @@ def compare(program: Program, way: str, theirs: Outcome, ours: Outcome) -> Findi
                 where,
                 what,
             )
+        if DETACHED in message:
+            return Finding(way, f"refuses: {DETACHED}", where, message)
         if way == "tape" and (reason := REFUSALS.search(str(ours.error))):
             return Finding(way, f"refuses: {reason.group()}", where, message)
         return Finding(way, f"raises {type(ours.error).__name__}", where, message)
