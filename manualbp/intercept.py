@@ -262,6 +262,7 @@ def twins() -> dict[Any, Call]:
     for name, ours in vars(functional).items():
         if name.startswith("_") or not inspect.isfunction(ours) or name in _TORCH_S_OWN:
             continue
+        ours = inspect.unwrap(ours)  # torch.fx puts others in their places while it traces
         if theirs := getattr(torch_functional, name, None):
             table[theirs] = ours
         for said in (name, *ALIASES.get(name, ())):

@@ -454,6 +454,22 @@ def test_fx_leaves_converted_layers_whole(keep_types):
     assert [n.op for n in ours.graph.nodes] == ["placeholder", "call_module", "output"]
 
 
+@pytest.mark.parametrize("recording", [True, False])
+def test_fx_records_a_function_of_ours_as_one_call(recording):
+    class Own(nn.Module):
+        def forward(self, x):
+            return manualbp.functional.layer_norm(manualbp.functional.gelu(x), (3,))
+
+    x = torch.randn(2, 3, requires_grad=True)
+    with torch.set_grad_enabled(recording):
+        graph = torch.fx.symbolic_trace(Own())
+    called = [n.target for n in graph.graph.nodes if n.op == "call_function"]
+    assert called == [manualbp.functional.gelu, manualbp.functional.layer_norm]
+    for each in (graph, pickle.loads(pickle.dumps(graph)), copy.deepcopy(graph)):
+        assert formulas(each, x) == ({"GELU", "LayerNorm"}, set())
+        assert_close(each(x), Own()(x))
+
+
 @pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")
 def test_torchscript_is_refused_with_what_to_do(keep_types):
     model, x = images()

@@ -6,6 +6,10 @@ backward pass is the formula of :mod:`manualbp.formulas` that it applies. What t
 :func:`squared_error`, the document's cost, is not torch's.
 """
 
+from types import FunctionType as _Function
+
+from torch.fx import wrap as _wrap
+
 from manualbp.functional._activation import *
 from manualbp.functional._arithmetic import *
 from manualbp.functional._attention import *
@@ -23,3 +27,8 @@ from manualbp.functional._rnn import *
 from manualbp.functional._shape import *
 from manualbp.functional._sparse import *
 from manualbp.functional._vision import *
+
+# torch.fx records a call of one of these as it stands; inside, a formula computes with tensors.
+for _name in [name for name, value in vars().items() if isinstance(value, _Function)]:
+    if not _name.startswith("_"):
+        _wrap(_name)
