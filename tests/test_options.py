@@ -92,10 +92,17 @@ def run(module: nn.Module, inputs: list[Any]) -> tuple[list[Any], list[Any]]:
     return outputs, list(torch.autograd.grad(ends, starts, above, allow_unused=True))
 
 
+def kinds(model: nn.Module) -> list[type]:
+    return [type(m) for m in model.modules()]
+
+
 @pytest.mark.filterwarnings("ignore")  # torch's own, of options that do not go together
-@pytest.mark.parametrize("training", [True, False], ids=["training", "evaluation"])
+@pytest.mark.parametrize(
+    "training, keep_types", [(True, False), (False, True)], ids=["training", "evaluation"]
+)
 @pytest.mark.parametrize("row", LAYERS, ids=str)
-def test_an_option_that_torch_takes_is_right_or_left(row, training):
+def test_an_option_that_torch_takes_is_right_or_left(row, training, keep_types):
+    """With new classes in training, with types that are kept in evaluation."""
     close = {"rtol": 1e-6, "atol": 1e-7} if row.name in ROUNDED else SHARP
     for options in variants(row):
         arguments = row.arguments if row.name in OPEN else ()
@@ -110,8 +117,9 @@ def test_an_option_that_torch_takes_is_right_or_left(row, training):
         except Exception:
             continue  # torch does not take it, or not with these inputs
         layer = made()
-        report = manualbp.convert(layer)
+        report = manualbp.convert(layer, keep_types=keep_types)
         assert bool(report.left) == bool(options.get("sparse")), (options, report)
+        assert not keep_types or kinds(layer) == kinds(made())
         try:
             found = run(layer, row.make())
         except Exception as error:

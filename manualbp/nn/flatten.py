@@ -16,6 +16,3 @@ class Flatten(nn.Flatten):
 
 class Unflatten(nn.Unflatten):
     """torch.nn.Unflatten, as it is: a view only moves values."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return super().forward(input)  # a view, which is a move alone

@@ -54,7 +54,7 @@ class SyncBatchNorm(nn.SyncBatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         if self.training and _processes(self.process_group) > 1:
             warnings.warn("SyncBatchNorm of several processes is torch's own", stacklevel=2)
-            return super().forward(input)
+            return nn.SyncBatchNorm.forward(self, input)
         self._check_non_zero_input_channels(input)
         return _batch_norm(self, input)
 
