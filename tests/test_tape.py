@@ -11,8 +11,9 @@ import torch
 from torch import Tensor
 
 import manualbp
+from manualbp import formulas, nn, reading, walk
 from manualbp import functional as F
-from manualbp import nn, walk
+from manualbp.derivation import rest
 from manualbp.tape import Tape
 
 
@@ -821,3 +822,124 @@ def test_gradients_from_before_of_another_kind():
         cost = F.sin(x).sum()
     tape.backprop(cost)
     torch.testing.assert_close(x.grad, torch.eye(3, dtype=torch.double) + x.detach().cos())
+
+
+# ----------------------------------------------------------------------------- what is printed
+
+FORMULAS = {
+    name: formula
+    for name, formula in vars(formulas).items()
+    if isinstance(formula, type) and issubclass(formula, manualbp.Formula)
+}
+#: what mathematics calls an argument; any other is the value that the formula is a function of
+SYMBOLS = {
+    "weight": "wWαkθβ",
+    "bias": "b",
+    "other": "yB",
+    "target": "y",
+    "hx": "h",
+    "cx": "c",
+}
+
+
+@pytest.mark.parametrize("name", FORMULAS)
+def test_a_line_belongs_to_the_rule_that_it_states(name):
+    formula = FORMULAS[name]
+    if rest(formula.forward) and formula.arity is None:
+        pytest.skip("stated for each number of tensors")
+    rules = reading.stated(formula)["rules"]
+    assert {*rules} == {*formula.derivation.wanted}, "a line for each rule, and a rule for each"
+    symbols = reading.stated(formula)["symbols"]
+    assert len({*symbols.values()}) == len(symbols)
+    for argument, symbol in symbols.items():
+        for part, letters in SYMBOLS.items():
+            if argument == part or argument.startswith(f"{part}_"):
+                assert symbol[0] in letters, (argument, symbol)
+        if argument[-1] in "12" and "₁" in "".join(symbols.values()):
+            assert symbol[-1] == "₁₂"[int(argument[-1]) - 1]
+
+
+class Halved(formulas.Linear):
+    @staticmethod
+    def grad_weight(delta: Tensor, input: Tensor) -> Tensor:
+        return delta.mT @ input / 2
+
+
+class Frozen(Halved):
+    """z = a Wᵀ + b, W as it is
+
+    ∂C/∂b = Σ δ / 2
+    """
+
+    grad_weight = None
+
+    @staticmethod
+    def grad_bias(delta: Tensor) -> Tensor:
+        return delta.sum(0) / 2
+
+
+class Restated(Frozen):
+    """z = a Wᵀ + b
+
+    ∂C/∂a = δ W / 2
+    ∂C/∂b = Σ δ / 2
+    """
+
+    @staticmethod
+    def grad_input(delta: Tensor, weight: Tensor) -> Tensor:
+        return delta @ weight / 2
+
+
+class Unclear(formulas.Linear):
+    """z = a Wᵀ + b
+
+    ∂C/∂a = 0
+    ∂C/∂W = 0
+    """
+
+    @staticmethod
+    def grad_input(delta: Tensor, weight: Tensor) -> Tensor:
+        return delta @ weight * 0
+
+
+@pytest.mark.parametrize(
+    ("formula", "value", "lines"),
+    [
+        (Halved, "z = a Wᵀ + b", ["δ W", "δᵀ a", "Σₙ δₙ"]),
+        (Frozen, "z = a Wᵀ + b, W as it is", ["δ W", None, "Σ δ / 2"]),
+        (Restated, "z = a Wᵀ + b", ["δ W / 2", None, "Σ δ / 2"]),
+        (Unclear, "z = a Wᵀ + b", [None, None, None]),
+    ],
+)
+def test_lines_are_inherited_along_the_classes(formula, value, lines):
+    said = reading.stated(formula)
+    assert said["output"] == value
+    found = [said["rules"].get(a) for a in ("input", "weight", "bias")]
+    assert [line and line.partition(" = ")[2] for line in found] == lines
+
+
+def test_the_table_of_a_recurrent_layer():
+    net, input = nn.LSTM(3, 4), torch.randn(5, 2, 3, requires_grad=True)
+    with Tape(keep=True) as tape:
+        output, _ = net(input)
+        cost = F.mse_loss(output, torch.zeros_like(output))
+    tape.backprop(cost)
+    rows = str(tape).splitlines()
+    entry = next(e for e in tape if e.name == "LSTM")
+    for line, argument, symbol in (
+        ("∂C/∂x = δ W", "input", "x"),
+        ("∂C/∂W = Σₜ δₜᵀ xₜ", "weight_ih", "W"),
+        ("∂C/∂W′ = Σₜ δₜᵀ hₜ₋₁", "weight_hh", "W′"),
+        ("∂C/∂b′ = Σₜ δₜ", "bias_hh", "b′"),
+    ):
+        norm = f"{entry.gradients[argument].norm().item():.2e}"
+        assert any(f"{line}  " in row and f"∂C/∂{symbol}" in row and norm in row for row in rows)
+
+
+def test_the_rules_of_any_number_of_tensors_are_stated():
+    a, b = doubles(3), doubles(3)
+    with Tape(keep=True) as tape:
+        cost = F.cat([a, b]).sum()
+    tape.backprop(cost)
+    assert len(reading.stated(tape[0].formula)["rules"]) == 2
+    assert str(tape).count("∂C/∂") >= 2

@@ -14,7 +14,7 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from manualbp import nn
+from manualbp import Formula, nn
 from manualbp.training import check, describe, engine, monitor, network
 from manualbp.training.classifier import LitClassifier, rate
 from manualbp.training.cli import CLI, main, split_configs
@@ -496,6 +496,44 @@ def test_the_table_reads_the_formula_that_ran():
     assert rows[0].backward.startswith("∂C/∂a = δ W")
     assert rows[3].backward == "autograd's own (TanhBackward0)"
     assert rows[-1].backward.startswith("∂C/∂a = 2 (a − y)")
+
+
+def test_the_table_knows_a_layer_by_what_it_runs():
+    class Sigmoid(Formula):
+        """a = z / 2
+
+        ∂C/∂z = g / 2
+        """
+
+        @staticmethod
+        def forward(input):
+            return input / 2
+
+        @staticmethod
+        def grad_input(g):
+            return g / 2
+
+    class ByHand(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, input):
+            return input / 2
+
+        @staticmethod
+        def backward(ctx, g):
+            return g / 2
+
+    ByHand.__name__ = "Tanh"
+    Theirs = type("ReLU", (torch.nn.Module,), {"forward": lambda self, z: torch.sin(z)})
+    Ours = type("Sigmoid", (torch.nn.Module,), {"forward": lambda self, z: Sigmoid.apply(z)})
+    Hand = type("Tanh", (torch.nn.Module,), {"forward": lambda self, z: ByHand.apply(z)})
+    net, (x, y) = network_of_two()
+    rows = describe.describe(
+        torch.nn.Sequential(*net, Ours(), Theirs(), Hand()), nn.SquaredError(), x, y
+    )
+    assert rows[1].backward == "∂C/∂z = g ⊙ a (1 − a)"
+    assert (rows[3].value, rows[3].backward) == ("a = z / 2", "∂C/∂z = g / 2")
+    assert rows[4].backward == "autograd's own (SinBackward0)"
+    assert rows[5].backward == "Tanh, a backward pass written by hand"
 
 
 @pytest.mark.parametrize("activation", network.ACTIVATIONS)

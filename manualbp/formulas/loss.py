@@ -543,7 +543,6 @@ class HingeEmbedding(Formula):
     """C = a where y = 1, max(0, margin − a) where y = −1
 
     ∂C/∂a = s g / n,  s = 1 where y = 1, −[a ≤ margin] where y = −1
-    ∂C/∂y = 0
     """
 
     outputs = ("output", "slope")  # s in a byte: neither a nor y need be kept
@@ -639,7 +638,6 @@ class CosineEmbedding(Formula):
 
     ∂C/∂a₁ = ± (a₂ / (|a₁| |a₂|) − cos(a₁, a₂) a₁ / |a₁|²) g / n
     ∂C/∂a₂ = ± (a₁ / (|a₁| |a₂|) − cos(a₁, a₂) a₂ / |a₂|²) g / n
-    ∂C/∂y = 0
     """
 
     broadcasts = True

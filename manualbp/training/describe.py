@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from manualbp import formulas
+from manualbp import graph
+from manualbp.reading import stated
 from manualbp.training.monitor import Cost, recording
 
 
@@ -47,10 +48,10 @@ def describe(net: nn.Module, cost: Cost, images: Tensor, labels: Tensor) -> list
 
 def formula_of(output: Tensor) -> tuple[str, str]:
     """The value and the gradients that the formula behind a tensor states."""
-    function = type(output.grad_fn).__name__
-    formula = getattr(formulas, function.removesuffix("Backward"), None)
+    formula = graph.formula_of(output.grad_fn)
     if formula is None:
-        return "", f"autograd's own ({function})"
-    lines = [line.strip() for line in (formula.__doc__ or "").splitlines()]
-    gradients = [line for line in lines[1:] if line.startswith("∂")]
-    return lines[0], "   ".join(gradients)
+        return "", f"autograd's own ({type(output.grad_fn).__name__})"
+    if getattr(formula, "derivation", None) is None:
+        return "", f"{formula.__name__}, a backward pass written by hand"
+    lines = stated(formula)
+    return lines["output"], "   ".join(lines["rules"].values()) or f"{formula.__name__}'s rules"
