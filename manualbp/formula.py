@@ -207,7 +207,7 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
     def lean_forward(ctx: Any, *arguments: Any) -> Any:
         output = forward(*arguments)
         if not several and output._is_view():
-            output = _apart(output, arguments)
+            output = apart(output, arguments)
         note(ctx, arguments, output)
         ctx.autocast = autocast_of(output[0] if several else output) if any_autocast() else None
         return output
@@ -287,7 +287,7 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
                 return forward(*arguments)
             record = recorder.get()
             return lean_apply(*arguments) if record is None else record(cls, arguments)
-        return forward(*arguments)
+        return of_its_own(forward(*arguments), arguments)
 
     methods: dict[str, Any] = {"setup_context": setup_context, "backward": backward, "apply": apply}
     return methods | ({"in_place": in_place} if in_place else {})
@@ -326,7 +326,15 @@ def _not_traced() -> None:
     )
 
 
-def _apart(output: Tensor, arguments: tuple[Any, ...]) -> Tensor:
+def of_its_own(output: Any, arguments: tuple[Any, ...]) -> Any:
+    """``output``, or where it is an argument another tensor of its memory, as autograd gives it."""
+    for argument in arguments:
+        if argument is output:
+            return output.detach()
+    return output
+
+
+def apart(output: Tensor, arguments: tuple[Any, ...]) -> Tensor:
     """``output`` as no view, unless of an argument: autograd lets nobody write into a view."""
     if not torch._C._has_storage(output):
         return output

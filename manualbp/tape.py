@@ -12,7 +12,7 @@ from torch import Size, Tensor, distributed
 from torch.autograd.graph import GradientEdge
 from torch.nn.modules import module as torch_module
 
-from manualbp.formula import Formula, any_autocast, autocast_of, recorder
+from manualbp.formula import Formula, any_autocast, apart, autocast_of, of_its_own, recorder
 from manualbp.graph import STRUCTURAL as MOVES
 from manualbp.graph import name_of, structural
 from manualbp.reading import table
@@ -148,7 +148,7 @@ class Tape:
         finally:
             _set_grad_enabled(True)
         if True not in needs:
-            return output
+            return of_its_own(output, arguments)
         number = len(self._formulas) * OUTPUTS
         if len(derivation.asked) == 1:
             output = self._noted(output, formula, arguments, number)
@@ -183,6 +183,8 @@ class Tape:
                 may_share = True
         if may_share and any(isinstance(a, Tensor) and _share(a, output) for a in arguments):
             version = output._version
+        elif output._is_view():
+            output = apart(output, arguments)
         if output.requires_grad or (version is not None and any(output is a for a in arguments)):
             # It belongs to somebody else, who knows it by another history.
             with torch.no_grad():

@@ -787,6 +787,8 @@ class Outcome:
     gradients: dict[str, Tensor | None] = field(default_factory=dict)
     second: dict[str, Tensor | None] = field(default_factory=dict)
     above: dict[str, Tensor] = field(default_factory=dict)
+    #: whether the gradients are the leaves' .grad, which nobody else may hold
+    own: bool = True
     error: Exception | None = None
     #: the line at which it raised, or the stage after the last one
     at: int = 0
@@ -870,7 +872,7 @@ def _walk_back(program: Program, outcome: Outcome, leaves: dict[str, Tensor], ta
     if program.second and tape is None:
         first = torch.autograd.grad(costs, wanted, above, create_graph=True, allow_unused=True)
         outcome.gradients = dict(zip(leaves, first, strict=True))
-        outcome.stage = "second"
+        outcome.stage, outcome.own = "second", False
         again = [(g, _seed(i, g)) for i, g in enumerate(first) if g is not None and g.requires_grad]
         if again:
             outputs, seeds = zip(*again, strict=True)
@@ -1035,7 +1037,7 @@ def _groups(outcome: Outcome) -> tuple[set[frozenset[str]], set[frozenset[str]]]
     for name, g in outcome.above.items():
         if g.numel():
             first.setdefault(_memory(g), name)
-    given = {} if outcome.second else outcome.gradients
+    given = outcome.gradients if outcome.own else {}
     for name, grad in given.items():
         if grad is not None and grad.numel():
             at = _memory(grad)

@@ -48,6 +48,16 @@ FOUND = {
         ["v2 = torch.conv2d(x0, x1)"],
         dict(costs=("v2",)),
     ),
+    "a formula that returns its input, where nothing is recorded": (
+        ["x0 = randn(1, (3,)).requires_grad_()", "x1 = randn(2, ())"],
+        ["with torch.no_grad(): v2 = reverse(x0)", "v3 = reverse(x1)", "v3.unsqueeze_(0)"],
+        dict(),
+    ),
+    "a value that is a view of a step on the way, written over": (
+        ["x0 = randn(1, (3,)).requires_grad_()", "x1 = randn(2, (3, 3, 3))", "x2 = randn(3, (3,))"],
+        ["v3 = F.bilinear(x2, x0, x1)", "v4 = v3.squeeze().mul_(2)"],
+        dict(costs=("v4",)),
+    ),
     "an error of torch's type": (
         ["x0 = randn(1, (1, 1, 4)).requires_grad_()", "x1 = randn(2, (1, 1, 2))"],
         ["v2 = torch.conv1d(x0, x1, stride=2, padding='same')"],
@@ -60,6 +70,6 @@ FOUND = {
 def test_what_was_found(name):
     leaves, body, options = FOUND[name]
     begin = [Line(source, (source.partition(" ")[0],), leaf=True) for source in leaves]
-    lines = [Line(source, (source.partition(" ")[0],)) for source in body]
+    lines = [Line(source) for source in body]
     found = check(Program((*begin, *lines), **options))
     assert not [f for f in found if not harmless(f)], found
