@@ -516,6 +516,27 @@ def test_compiling_and_exporting_trace_the_layers_whole(keep_types):
     assert_close(exported.module()(x), wanted)
 
 
+def test_other_weights_and_ensembles(keep_types):
+    """torch.func puts weights into a layer, and takes them out again."""
+    models = [nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 2)) for _ in range(3)]
+    x = torch.randn(5, 3)
+    wanted = torch.stack([model(x) for model in models])
+    for model in models:
+        manualbp.convert(model, keep_types=keep_types)
+    one = torch.func.functional_call(models[0], dict(models[1].named_parameters()), (x,))
+    assert_close(one, wanted[1])
+    assert manualbp.coverage(one).fraction == 1.0
+    base = copy.deepcopy(models[0]).to("meta")
+    weights, buffers = torch.func.stack_module_state(models)
+    found = torch.vmap(lambda *w: torch.func.functional_call(base, w, (x,)))(weights, buffers)
+    assert_close(found, wanted)
+    g = torch.randn_like(wanted)
+    gradients = torch.autograd.grad(found, [*weights.values()], g)
+    for i, model in enumerate(models):
+        model(x).backward(g[i])
+        assert_close([w[i] for w in gradients], [p.grad for p in model.parameters()])
+
+
 def test_recurrent_and_transformer_layers_keep_their_types_too():
     """Their forward is torch's Python, run by formula."""
     model = nn.ModuleList([nn.LSTM(4, 4, proj_size=2), nn.TransformerEncoderLayer(4, 2)])
