@@ -95,6 +95,8 @@ def _checked(cls: Any, formula: _Reader) -> Method:
     options = [i for i, a in enumerate(formula.arguments) if formula.kinds[a] is None]
 
     def checked(*arguments: Any) -> Any:
+        if torch.compiler.is_compiling():  # which traces no count of changes
+            return forward(*arguments)
         before = [version(a) for a in arguments]
         for argument in arguments:
             if isinstance(argument, (list, tuple)) and any(
@@ -162,6 +164,15 @@ def lineage(cls: type, base: type) -> list[type]:
 def unbroadcast(gradient: Tensor, shape: Size) -> Tensor:
     """Sum a gradient over the axes along which its argument, of ``shape``, was stretched."""
     return gradient if gradient.shape == shape else gradient.sum_to_size(shape)
+
+
+#: the dtypes in which a rule's intermediate results would lose what torch's kernels keep
+HALF = (torch.float16, torch.bfloat16)
+
+
+def in_single(*values: Any) -> tuple[Any, ...]:
+    """The values, tensors of half precision in single precision."""
+    return tuple(v.float() if isinstance(v, Tensor) and v.dtype in HALF else v for v in values)
 
 
 class _Reader:
@@ -341,6 +352,7 @@ class _Reader:
                     unpack,
                     *(f"if need_{a}: _no_rule('{a}')" for a in without),
                     *(conjugate if self.cls.holomorphic and self.kept else []),
+                    *self._raised(),
                     *shared,
                     *_returned(gradients),
                 ),
@@ -354,6 +366,16 @@ class _Reader:
             return []
         asked = " or ".join(f"isinstance({a}, _Tensor) and {a}.is_complex()" for a in tensors)
         return [function("is_complex", self.arguments, f"return {asked}")]
+
+    def _raised(self) -> list[str]:
+        """Where half precision arrives, all that is in half precision is raised to single."""
+        if not self.cls.opmath or not self.rules:
+            return []
+        values = (*self.incoming, *(v for v in self.kept if self.kinds[v] is not None))
+        names = "".join(f"{v}, " for v in values)
+        first = next((g for g in self.incoming if g in self.asked), self.incoming[0])
+        arrived = f"{first} is not None and " if self.several else ""
+        return [f"if {arrived}{first}.dtype in _HALF: {names}= _in_single({names})"]
 
     def _is_tensor(self, argument: str) -> str:
         """A condition: cheap where only a tensor or None can come."""
@@ -379,7 +401,8 @@ class _Reader:
 
         methods = {f"_{name}": getattr(self.cls, name) for name in self.parameters}
         methods |= {"_unbroadcast": unbroadcast, "_no_rule": no_rule, "_Tensor": Tensor}
-        return methods | {"_conjugates": conjugates, "_too_few": too_few}
+        methods |= {"_conjugates": conjugates, "_too_few": too_few}
+        return methods | {"_HALF": HALF, "_in_single": in_single}
 
 
 def rest(forward: Method) -> str | None:

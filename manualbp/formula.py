@@ -52,6 +52,9 @@ class Formula(Function):
         broadcasts: True where the arguments with a rule are tensors that broadcast against one
             another. Each gradient is then summed over the axes along which its argument was
             stretched.
+        opmath: True where the rules of half-precision tensors are computed in single precision, as
+            torch's kernels compute (it calls that opmath); autograd rounds what they return. False
+            saves the copies where a rule only moves numbers, or is one operation of torch's.
         holomorphic: True where the rules are the derivative for complex numbers too.
         derivation: what was read off the signatures; ``derivation.source`` is readable code.
 
@@ -73,6 +76,7 @@ class Formula(Function):
     outputs: ClassVar[tuple[str, ...]] = ("output",)
     broadcasts: ClassVar[bool] = False
     holomorphic: ClassVar[bool] = False
+    opmath: ClassVar[bool] = True
     derivation: ClassVar[Derivation | None] = None
     #: ``apply`` with the first output in the place of the first argument, which is returned: for
     #: eager mode, and only where no rule needs that argument; else None

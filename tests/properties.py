@@ -3,6 +3,7 @@
 Upstream gradients are random throughout: ones hide a missing transpose, and worse.
 """
 
+import itertools
 import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -129,6 +130,100 @@ def precise(case: Case) -> None:
         for x, exact, f, t in zip(leaves, truth, found, twin, strict=True):
             allowed = 4 * (t - exact).abs() + 1e-5 * exact.abs() + 1e-37
             assert ((f - exact).abs() <= allowed)[x.isfinite() & exact.isfinite()].all()
+
+
+#: how large the inputs are made whose value and gradients are held to the truth
+MAGNITUDES = (1e-4, 1.0, 10.0, 1e4)
+#: units in the last place of the largest entry, beside twice torch's own error: a rule of several
+#: operations rounds more often than one kernel; in half precision it is computed in single
+ROUNDINGS = {torch.half: 0.75, torch.bfloat16: 0.75, torch.float: 3.0}
+#: the same for an entry of any size, if no sum that cancels stands behind it
+ENTRY = 32.0
+
+
+def precision(case: Case) -> None:
+    """Value and gradients, in single and half precision, err at most twice as much as torch's.
+
+    The truth is torch's in double precision, of the same rounded numbers. What one draw leaves in
+    doubt the median of nine decides.
+    """
+    for dtype, scale in itertools.product(ROUNDINGS, MAGNITUDES):
+        drawn = _errors(case, dtype, scale)
+        if drawn is None or _small(drawn, dtype):
+            continue
+        each = [_errors(case, dtype, scale, seed, steadily=True) for seed in range(9)]
+        middle = torch.stack([e for e in each if e is not None]).median(0).values
+        assert _small(middle, dtype), (
+            f"{dtype}, inputs of {scale:g}: for the value and each gradient the error in ulp, "
+            f"torch's, that of an entry, torch's:\n{middle}"
+        )
+
+
+def _small(errors: Tensor, dtype: torch.dtype) -> bool:
+    largest, theirs, entry, theirs_of_entry = errors.unbind(1)
+    within = (largest <= 2 * theirs + ROUNDINGS[dtype]) & (entry <= 2 * theirs_of_entry + ENTRY)
+    return bool(within.all())
+
+
+def _errors(
+    case: Case, dtype: torch.dtype, scale: float, seed: int = 0, *, steadily: bool = False
+) -> Tensor | None:
+    """Of the value and of each gradient, the errors of ours and of torch's, in ulp: a row of four.
+
+    The first two are the largest error by the largest entry; the others that of an entry by itself,
+    ``steadily``: of those that a small change of the inputs changes as little, in both.
+    """
+    inputs = [_scaled(value, scale, dtype) for value in case.inputs(seed)]
+    leaves, ours, theirs = case.of(inputs)
+    try:
+        twin = _both(theirs, leaves, seed)
+    except (RuntimeError, NotImplementedError):
+        return None  # torch has no kernel for the dtype, or none for numbers of that size
+    x, ours_exact, exact = case.of([_scaled(v, 1.0, torch.double) for v in inputs])
+    results = [_both(ours, leaves, seed), twin, _both(exact, x, seed)]
+    if steadily:
+        near = [(leaf.detach() * (1 + 1e-11 * random_like(leaf))).requires_grad_() for leaf in x]
+        results += [_both(ours_exact, x, seed), _both(exact, near, seed)]
+    return torch.tensor([_in_ulp(*of) for of in zip(*results, strict=True)])
+
+
+def _in_ulp(
+    found: Tensor,
+    twin: Tensor,
+    truth: Tensor,
+    own: Tensor | None = None,
+    near: Tensor | None = None,
+) -> tuple[float, ...]:
+    limits = torch.finfo(found.dtype)
+    there = twin.isfinite() & truth.isfinite() & (truth.abs() <= limits.max)
+    if not there.any():
+        return (0.0,) * 4
+    values = (found, twin, truth, truth if own is None else own, truth if near is None else near)
+    f, t, x, own, near = (v.detach().double()[there] for v in values)
+    errors, size = [(f - x).abs().nan_to_num(nan=torch.inf), (t - x).abs()], x.abs().max()
+    if (own - x).abs().max() > 1e-8 * size:
+        return (0.0,) * 4  # in double precision they differ too: all of it is rounding
+    steady = ((own - x).abs() <= 1e-15 * x.abs()) & ((near - x).abs() <= 4e-11 * x.abs())
+    steady &= x.abs() > 1e-10 * size
+    smallest = limits.smallest_normal
+    ulp, each = (limits.eps * v.clamp(min=smallest) for v in (size, x.abs()))
+    largest = [float(e.max() / ulp) for e in errors]
+    return (*largest, *(float((e / each * steady).nan_to_num(0.0).max()) for e in errors))
+
+
+def _scaled(value: Any, scale: float, dtype: torch.dtype) -> Any:
+    """A floating point tensor in ``dtype``, what asks for a gradient ``scale`` times as large."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        return value
+    scaled = value.detach() * scale if value.requires_grad else value
+    return scaled.to(dtype).detach().requires_grad_(value.requires_grad)
+
+
+def _both(function: Callable, leaves: list[Tensor], seed: int) -> list[Tensor]:
+    """The value, and the gradients of ⟨g, value⟩; g such that single precision holds it."""
+    output = function(*leaves)
+    g = random_like(output.to(torch.bfloat16), seed).to(output.dtype)
+    return [output, *torch.autograd.grad(output, leaves, g)]
 
 
 def saturated(case: Case) -> None:
@@ -586,6 +681,7 @@ PROPERTIES = (
     partial_gradients,
     special_values,
     precise,
+    precision,
     saturated,
     second_order,
     forward_mode,

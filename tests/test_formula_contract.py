@@ -744,3 +744,61 @@ def test_the_document_s_cost_says_what_it_expected():
 
 def test_formulas_can_be_imported_by_name():
     assert formulas.Linear.forward is not None
+
+
+# ------------------------------------------------------------------------------ half precision
+
+
+class Far(Formula):
+    """a = z² / 10⁶
+
+    ∂C/∂z = 2 g z / 10⁶
+    """
+
+    @staticmethod
+    def forward(input: Tensor) -> Tensor:
+        return (input.float().square() / 1e6).to(input.dtype)
+
+    @staticmethod
+    def grad_input(g: Tensor, input: Tensor) -> Tensor:
+        return g * (input * input / 1e6) / input * 2  # z² is more than float16 can say
+
+
+class FarInHalf(Far):
+    opmath = False
+
+
+@pytest.mark.parametrize("dtype", [torch.half, torch.bfloat16], ids=str)
+def test_rules_of_half_precision_compute_in_single(dtype):
+    x = torch.tensor([300.0, 1000.0], dtype=dtype, requires_grad=True)
+    g = torch.tensor([1.0, -0.5], dtype=dtype)
+    expected = (2 * g.double() * x.detach().double() / 1e6).to(dtype)
+    (found,) = torch.autograd.grad(Far.apply(x), x, g)
+    assert found.dtype is dtype
+    assert_close(found, expected, rtol=0, atol=0)
+
+    with Tape() as tape:
+        output = Far.apply(x)
+    tape.backprop(output, g)
+    assert x.grad.dtype is dtype
+    assert_close(x.grad, expected, rtol=0, atol=0)
+
+    compiled = torch.compile(Far.apply, backend="aot_eager", fullgraph=True)
+    assert_close(torch.autograd.grad(compiled(x), x, g)[0], expected, rtol=0, atol=0)
+
+    pushed = torch.func.jvp(Far.apply, (x.detach(),), (g,))[1]
+    assert pushed.dtype is dtype
+    assert_close(pushed, expected, rtol=0, atol=0)
+
+    (first,) = torch.autograd.grad(Far.apply(x), x, g, create_graph=True)
+    (second,) = torch.autograd.grad(first.sum(), x)
+    assert_close(second, (2 * g.double() / 1e6).to(dtype), rtol=2e-2, atol=0)
+
+    mapped = torch.func.vmap(torch.func.grad(lambda z: Far.apply(z).sum()))(x.detach())
+    assert mapped.dtype is dtype
+
+
+def test_a_formula_may_keep_half_precision():
+    x = torch.tensor([300.0, 1000.0], dtype=torch.half, requires_grad=True)
+    (found,) = torch.autograd.grad(FarInHalf.apply(x).sum(), x)
+    assert not found.isfinite().any()

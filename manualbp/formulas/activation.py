@@ -84,6 +84,8 @@ class ReLU(Formula):
     ∂C/∂z = g ⊙ [z > 0]
     """
 
+    opmath = False
+
     @staticmethod
     def forward(input: Tensor) -> Tensor:
         return torch.relu(input)
@@ -100,6 +102,8 @@ class ReLU6(Formula):
     ∂C/∂z = g ⊙ [0 < z < 6]
     """
 
+    opmath = False
+
     @staticmethod
     def forward(input: Tensor) -> Tensor:
         return torch.nn.functional.relu6(input)
@@ -114,6 +118,8 @@ class Hardtanh(Formula):
 
     ∂C/∂z = g ⊙ [low < z < high]
     """
+
+    opmath = False
 
     @staticmethod
     def forward(input: Tensor, min_val: float, max_val: float) -> Tensor:
@@ -130,6 +136,8 @@ class Threshold(Formula):
     ∂C/∂z = g ⊙ [z > threshold]
     """
 
+    opmath = False
+
     @staticmethod
     def forward(input: Tensor, threshold: float, value: float) -> Tensor:
         return torch.nn.functional.threshold(input, threshold, value)
@@ -145,6 +153,8 @@ class Hardshrink(Formula):
     ∂C/∂z = g ⊙ [|z| > λ]
     """
 
+    opmath = False
+
     @staticmethod
     def forward(input: Tensor, lambd: float) -> Tensor:
         return torch.hardshrink(input, lambd)
@@ -159,6 +169,8 @@ class Softshrink(Formula):
 
     ∂C/∂z = g ⊙ [|z| > λ]
     """
+
+    opmath = False
 
     @staticmethod
     def forward(input: Tensor, lambd: float) -> Tensor:
@@ -233,6 +245,7 @@ class RReLU(Formula):
     """
 
     outputs = ("output", "slope")
+    opmath = False
 
     @staticmethod
     def forward(input: Tensor, lower: float, upper: float) -> tuple[Tensor, Tensor]:
@@ -522,6 +535,8 @@ class StraightThrough(Formula):
 
     ∂C/∂z = g,  as if a were z
     """
+
+    opmath = False
 
     @staticmethod
     def forward(input: Tensor, dim: int) -> Tensor:

@@ -431,6 +431,7 @@ class Add(Formula):
 
     holomorphic = True
     broadcasts = True
+    opmath = False
 
     @staticmethod
     def forward(input: Tensor | float, other: Tensor | float, alpha: float) -> Tensor:
@@ -454,6 +455,7 @@ class Sub(Formula):
 
     holomorphic = True
     broadcasts = True
+    opmath = False
 
     @staticmethod
     def forward(input: Tensor | float, other: Tensor | float, alpha: float) -> Tensor:
@@ -477,6 +479,7 @@ class Mul(Formula):
 
     holomorphic = True
     broadcasts = True
+    opmath = False
 
     @staticmethod
     def forward(input: Tensor | float, other: Tensor | float) -> Tensor:
@@ -762,6 +765,7 @@ class Where(Formula):
 
     holomorphic = True
     broadcasts = True
+    opmath = False
 
     @staticmethod
     def forward(condition: Tensor, input: Tensor | float, other: Tensor | float) -> Tensor:
@@ -785,6 +789,7 @@ class MaskedFill(Formula):
 
     holomorphic = True
     broadcasts = True
+    opmath = False
 
     @staticmethod
     def forward(input: Tensor, mask: Tensor, value: Tensor | float) -> Tensor:
@@ -804,6 +809,8 @@ class Clamp(Formula):
 
     ∂C/∂x = g where l < x < h, else 0
     """
+
+    opmath = False
 
     @staticmethod
     def forward(input: Tensor, min: float | None, max: float | None) -> Tensor:

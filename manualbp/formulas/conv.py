@@ -28,6 +28,7 @@ class Conv(Formula):
     """
 
     holomorphic = True
+    opmath = False
 
     @staticmethod
     def forward(
@@ -94,6 +95,7 @@ class ConvTranspose(Formula):
     """
 
     holomorphic = True
+    opmath = False
 
     # The gradient of Conv as a value; so its own gradient is Conv, with a and δ in each other's
     # places.
@@ -155,6 +157,7 @@ class Unfold(Formula):
     """
 
     holomorphic = True
+    opmath = False
 
     @staticmethod
     def forward(
@@ -186,6 +189,7 @@ class Fold(Formula):
     """
 
     holomorphic = True
+    opmath = False
 
     @staticmethod
     def forward(

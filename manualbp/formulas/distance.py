@@ -151,7 +151,7 @@ def _slope(d: Tensor, norm: Tensor, p: float) -> Tensor:
     if p == 1:
         return d.sign()
     if p == math.inf:  # shared by the largest
-        largest = d.abs() == norm
+        largest = d.abs() == d.abs().amax(-1, keepdim=True)
         return d.sign() * (largest / largest.sum(-1, keepdim=True))
     norm = norm.masked_fill(norm == 0, 1)
     if p == 2:

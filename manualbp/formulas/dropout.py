@@ -27,6 +27,7 @@ class Dropout(Formula):
 
     holomorphic = True
     outputs = ("output", "mask")
+    opmath = False
 
     @staticmethod
     def forward(input: Tensor, p: float) -> tuple[Tensor, Tensor]:

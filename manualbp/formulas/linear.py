@@ -23,6 +23,7 @@ class Linear(Formula):
     """
 
     holomorphic = True
+    opmath = False
 
     @staticmethod
     def forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

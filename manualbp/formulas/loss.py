@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn._reduction import get_enum
 
+from manualbp.derivation import HALF, in_single
 from manualbp.formula import Formula
 
 __all__ = [
@@ -50,6 +51,9 @@ class SquaredError(Formula):
 
     @staticmethod
     def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
+        if input.dtype in HALF:  # whose sums may overflow where their mean does not
+            wide, y = in_single(input, target)
+            return SquaredError.forward(wide, y, reduction).to(input.dtype)
         y = _real(target, input)
         if reduction == "none" and input.dim() > 1:
             return _mse(input, y, "none").flatten(1).sum(1)
@@ -488,21 +492,20 @@ class BCEWithLogits(Formula):
 
 
 class MultiLabelSoftMargin(Formula):
-    """C = w (log(1 + e⁻ᶻ) + (1 − y) z),  the mean over the K labels of an example
+    """C = w c,  c = −y log σ(z) − (1 − y) log σ(−z),  the mean over the K labels of an example
 
     ∂C/∂z = w (σ(z) − y) g / K n
     ∂C/∂y = −w z g / K n
-    ∂C/∂w = (log(1 + e⁻ᶻ) + (1 − y) z) g / K n
+    ∂C/∂w = c g / K n
     """
 
     broadcasts = True
 
     @staticmethod
     def forward(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-        cost = torch.nn.functional.binary_cross_entropy_with_logits(
-            input, target, weight, reduction="none"
-        )
-        return _reduced(cost.mean(-1), reduction)
+        log_sigmoid = torch.nn.functional.logsigmoid
+        cost = -(target * log_sigmoid(input) + (1 - target) * log_sigmoid(-input))
+        return _reduced(_weighted(cost, weight).mean(-1), reduction)
 
     @staticmethod
     def share(g: Tensor, input: Tensor, reduction: str) -> Tensor:
@@ -521,7 +524,8 @@ class MultiLabelSoftMargin(Formula):
 
     @staticmethod
     def grad_weight(g: Tensor, share: Tensor, input: Tensor, target: Tensor) -> Tensor:
-        return (torch.nn.functional.softplus(-input) + (1 - target) * input) * share
+        log_sigmoid = torch.nn.functional.logsigmoid
+        return -(target * log_sigmoid(input) + (1 - target) * log_sigmoid(-input)) * share
 
 
 class SoftMargin(Formula):

@@ -20,6 +20,7 @@ class MatMul(Formula):
 
     holomorphic = True
     broadcasts = True
+    opmath = False
 
     @staticmethod
     def forward(input: Tensor, other: Tensor) -> Tensor:
@@ -42,6 +43,7 @@ class MatVec(Formula):
     """
 
     holomorphic = True
+    opmath = False
 
     # Autocast leaves torch.mv and torch.dot their precision, unlike the products of matrices.
 
@@ -68,6 +70,7 @@ class AddMatMul(Formula):
 
     holomorphic = True
     broadcasts = True
+    opmath = False
 
     @staticmethod
     def forward(

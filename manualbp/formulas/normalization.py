@@ -77,8 +77,12 @@ class BatchNorm(_Normalization, _Running):
         return g_output.sum_to_size(_channels(g_output))
 
     @staticmethod
-    def sum_gx(g_output: Tensor, input: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
-        return (g_output * (input - mean)).sum_to_size(mean.shape) * rstd
+    def centred(g_output: Tensor, input: Tensor, mean: Tensor) -> Tensor:
+        return input - mean
+
+    @staticmethod
+    def sum_gx(g_output: Tensor, centred: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
+        return (g_output * centred).sum_to_size(mean.shape) * rstd
 
     @staticmethod
     def grad_input(
@@ -87,17 +91,16 @@ class BatchNorm(_Normalization, _Running):
         g_rstd: Tensor,
         sum_g: Tensor,
         sum_gx: Tensor,
-        input: Tensor,
-        mean: Tensor,
+        centred: Tensor,
         rstd: Tensor,
         weight: Tensor | None,
     ) -> Tensor:
-        n, scale = _count(input, rstd), rstd
+        n, scale = _count(centred, rstd), rstd
         if weight is not None:
             w = weight.view(rstd.shape)
             scale, sum_g, sum_gx = rstd * w, sum_g * w, sum_gx * w
-        slope, shift = _coefficients(sum_g, sum_gx, mean, rstd, g_mean, g_rstd, n)
-        return _affine(g_output, scale, input, slope * rstd, shift * rstd)
+        slope, shift = _coefficients(sum_g, sum_gx, rstd, g_mean, g_rstd, n)
+        return _affine(g_output, scale, centred, slope * rstd, shift * rstd)
 
     @staticmethod
     def grad_weight(g_output: Tensor, sum_gx: Tensor) -> Tensor:
@@ -134,23 +137,18 @@ class FixedBatchNorm(_Running):
         return (running_var + eps).rsqrt()
 
     @staticmethod
-    def sum_g(g: Tensor) -> Tensor:
-        return g.sum_to_size(_channels(g)).view(-1)
-
-    @staticmethod
     def grad_input(g: Tensor, rstd: Tensor, weight: Tensor | None) -> Tensor:
         return g * (rstd if weight is None else rstd * weight).view(_channels(g))
 
     @staticmethod
-    def grad_weight(
-        g: Tensor, sum_g: Tensor, input: Tensor, running_mean: Tensor, rstd: Tensor
-    ) -> Tensor:
-        sum_gx = (g * input).sum_to_size(_channels(g)).view(-1)
-        return (sum_gx - running_mean * sum_g) * rstd
+    def grad_weight(g: Tensor, input: Tensor, running_mean: Tensor, rstd: Tensor) -> Tensor:
+        # Not Σ g x − μ Σ g, of which far from 0 little is left.
+        centred = input - running_mean.view(_channels(g))
+        return (g * centred).sum_to_size(_channels(g)).view(-1) * rstd
 
     @staticmethod
-    def grad_bias(g: Tensor, sum_g: Tensor) -> Tensor:
-        return sum_g
+    def grad_bias(g: Tensor) -> Tensor:
+        return g.sum_to_size(_channels(g)).view(-1)
 
 
 class GroupNorm(_Normalization):
@@ -201,7 +199,8 @@ class GroupNorm(_Normalization):
             w = weight.view(_channels(input))
             scale, sum_g, sum_gx = scale * w, sum_g * w, sum_gx * w
         sum_g, sum_gx = _over_group(sum_g, rstd), _over_group(sum_gx, rstd)
-        slope, shift = _coefficients(sum_g, sum_gx, mean, rstd, g_mean, g_rstd, n)
+        slope, shift = _coefficients(sum_g, sum_gx, rstd, g_mean, g_rstd, n)
+        shift = shift - slope * mean
         slope, shift = _each_channel(slope * rstd, input), _each_channel(shift * rstd, input)
         return _affine(g_output, scale, input, slope, shift)
 
@@ -233,8 +232,12 @@ class LayerNorm(_Normalization):
         return torch.native_layer_norm(input, normalized_shape, weight, bias, eps)
 
     @staticmethod
-    def product(g_output: Tensor, input: Tensor) -> Tensor:
-        return g_output * input
+    def centred(g_output: Tensor, input: Tensor, mean: Tensor) -> Tensor:
+        return input - mean
+
+    @staticmethod
+    def product(g_output: Tensor, centred: Tensor) -> Tensor:
+        return g_output * centred
 
     @staticmethod
     def grad_input(
@@ -242,8 +245,7 @@ class LayerNorm(_Normalization):
         g_mean: Tensor,
         g_rstd: Tensor,
         product: Tensor,
-        input: Tensor,
-        mean: Tensor,
+        centred: Tensor,
         rstd: Tensor,
         weight: Tensor | None,
     ) -> Tensor:
@@ -251,22 +253,16 @@ class LayerNorm(_Normalization):
         if weight is not None:
             gw, sum_gx = g_output * weight, _rows_times(product, weight, rstd)
         sum_g = gw.sum_to_size(rstd.shape)
-        sum_gx = (sum_gx.sum_to_size(rstd.shape) - mean * sum_g) * rstd
-        n = _count(input, rstd)
-        slope, shift = _coefficients(sum_g, sum_gx, mean, rstd, g_mean, g_rstd, n)
-        return torch.addcmul(gw, input, slope).add_(shift).mul_(rstd)
+        sum_gx = sum_gx.sum_to_size(rstd.shape) * rstd
+        n = _count(centred, rstd)
+        slope, shift = _coefficients(sum_g, sum_gx, rstd, g_mean, g_rstd, n)
+        return torch.addcmul(gw, centred, slope).add_(shift).mul_(rstd)
 
     @staticmethod
     def grad_weight(
-        g_output: Tensor,
-        product: Tensor,
-        mean: Tensor,
-        rstd: Tensor,
-        normalized_shape: Sequence[int],
+        g_output: Tensor, product: Tensor, rstd: Tensor, normalized_shape: Sequence[int]
     ) -> Tensor:
-        # Σ r g x − Σ r μ g, each the product of a row and a matrix.
-        sum_gx = _times_rows(rstd, product, normalized_shape)
-        return sum_gx - _times_rows(rstd * mean, g_output, normalized_shape)
+        return _times_rows(rstd, product, normalized_shape)
 
     @staticmethod
     def grad_bias(g_output: Tensor, normalized_shape: Sequence[int]) -> Tensor:
@@ -365,18 +361,17 @@ class Normalize(Formula):
 def _coefficients(
     sum_g: Tensor,
     sum_gx: Tensor,
-    mean: Tensor,
     rstd: Tensor,
     g_mean: Tensor,
     g_rstd: Tensor,
     n: int,
 ) -> tuple[Tensor, Tensor]:
-    """The two with which ∂C/∂x = r (g w + slope · x + shift), one for each mean.
+    """The two with which ∂C/∂x = r (g w + slope · (x − μ) + shift), one for each mean.
 
     So many numbers are gone through only to sum g and g x, and once more for this expression.
     """
     slope = torch.addcmul(sum_gx, rstd, g_rstd) * (-rstd / n)
-    return slope, (g_mean / rstd - sum_g) / n - slope * mean
+    return slope, (g_mean / rstd - sum_g) / n
 
 
 def _affine(g: Tensor, scale: Tensor, x: Tensor, slope: Tensor, shift: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ class Pad(Formula):
     """
 
     holomorphic = True
+    opmath = False
 
     @staticmethod
     def forward(input: Tensor, pad: tuple[int, ...], value: float) -> Tensor:

@@ -55,6 +55,7 @@ class Sum(Formula):
     """
 
     holomorphic = True
+    opmath = False
 
     @staticmethod
     def forward(input: Tensor, dim: Dim, keepdim: bool, shape: Size) -> Tensor:
@@ -72,6 +73,7 @@ class Mean(Formula):
     """
 
     holomorphic = True
+    opmath = False
 
     @staticmethod
     def forward(input: Tensor, dim: Dim, keepdim: bool, shape: Size) -> Tensor:

@@ -34,7 +34,13 @@ __all__ = [
 ]
 
 
-class Flatten(Formula):
+class _Move(Formula):
+    """Numbers as they came, which need no more than their own precision."""
+
+    opmath = False
+
+
+class Flatten(_Move):
     """a = z, its axes start … end as one
 
     ∂C/∂z = g, in the shape of z
@@ -60,7 +66,7 @@ class Flatten(Formula):
 # ------------------------------------------------------------------------------------ together
 
 
-class Cat(Formula):
+class Cat(_Move):
     """a = z₁, z₂, … one after the other along an axis
 
     ∂C/∂z = the part of g where z lies
@@ -77,7 +83,7 @@ class Cat(Formula):
         return g.split(sizes, dim)  # type: ignore[no-untyped-call]
 
 
-class Stack(Formula):
+class Stack(_Move):
     """a = z₁, z₂, … side by side along a new axis
 
     ∂C/∂z = the part of g where z lies
@@ -97,7 +103,7 @@ class Stack(Formula):
 # ---------------------------------------------------------------------------------- moved about
 
 
-class Flip(Formula):
+class Flip(_Move):
     """a = z, back to front along some axes
 
     ∂C/∂z = g, back to front
@@ -114,7 +120,7 @@ class Flip(Formula):
         return torch.flip(g, dims)
 
 
-class Roll(Formula):
+class Roll(_Move):
     """a = z, moved by s places along some axes, the last ones to the front
 
     ∂C/∂z = g, moved by −s places
@@ -131,7 +137,7 @@ class Roll(Formula):
         return torch.roll(g, tuple([-s for s in shifts]), dims)
 
 
-class Tile(Formula):
+class Tile(_Move):
     """a = z, so many times along each axis
 
     ∂C/∂z = Σ g over the copies
@@ -151,7 +157,7 @@ class Tile(Formula):
         return apart.sum(list(range(0, 2 * len(sizes), 2))).reshape(shape) if sizes else g
 
 
-class Tril(Formula):
+class Tril(_Move):
     """a = z on the diagonal and below, else 0
 
     ∂C/∂z = g there, else 0
@@ -168,7 +174,7 @@ class Tril(Formula):
         return torch.tril(g, diagonal)
 
 
-class Triu(Formula):
+class Triu(_Move):
     """a = z on the diagonal and above, else 0
 
     ∂C/∂z = g there, else 0
@@ -185,7 +191,7 @@ class Triu(Formula):
         return torch.triu(g, diagonal)
 
 
-class DiagEmbed(Formula):
+class DiagEmbed(_Move):
     """a = matrices with z on a diagonal, else 0
 
     ∂C/∂z = g on that diagonal
@@ -205,7 +211,7 @@ class DiagEmbed(Formula):
 # ---------------------------------------------------------------------------- chosen by an index
 
 
-class Index(Formula):
+class Index(_Move):
     """a = z[i, j, k, l], with indices or masks in some places, and all of the axis in others
 
     ∂C/∂z = g, added at i, j, k, l to zeros
@@ -252,7 +258,7 @@ def _in_places(places: tuple[int, ...], *indices: Tensor | None) -> list[Tensor 
     return at
 
 
-class IndexSelect(Formula):
+class IndexSelect(_Move):
     """a = z[i] along an axis
 
     ∂C/∂z = g, added at i to zeros
@@ -269,7 +275,7 @@ class IndexSelect(Formula):
         return _zeros(g, shape).index_add(dim, index, g)
 
 
-class Gather(Formula):
+class Gather(_Move):
     """a = z[i], an i for each entry of a, along an axis
 
     ∂C/∂z = g, added at i to zeros
@@ -286,7 +292,7 @@ class Gather(Formula):
         return _zeros(g, shape).scatter_add(dim, index, g)
 
 
-class MaskedSelect(Formula):
+class MaskedSelect(_Move):
     """a = z where the mask is set, in one row
 
     ∂C/∂z = g where the mask is set, else 0
@@ -308,7 +314,7 @@ class MaskedSelect(Formula):
 # -------------------------------------------------------------------------------- put at an index
 
 
-class Scatter(Formula):
+class Scatter(_Move):
     """a = x, but y at i, an i for each entry of y, along an axis
 
     ∂C/∂x = g, but 0 at i
@@ -330,7 +336,7 @@ class Scatter(Formula):
         return g.gather(dim, index)
 
 
-class ScatterAdd(Formula):
+class ScatterAdd(_Move):
     """a = x, and y added at i, an i for each entry of y, along an axis
 
     ∂C/∂x = g
@@ -352,7 +358,7 @@ class ScatterAdd(Formula):
         return g.gather(dim, index)
 
 
-class IndexAdd(Formula):
+class IndexAdd(_Move):
     """a = x, and αy added at i, along an axis
 
     ∂C/∂x = g
@@ -374,7 +380,7 @@ class IndexAdd(Formula):
         return g.index_select(dim, index) * alpha
 
 
-class IndexCopy(Formula):
+class IndexCopy(_Move):
     """a = x, but y at i, along an axis
 
     ∂C/∂x = g, but 0 at i
@@ -396,7 +402,7 @@ class IndexCopy(Formula):
         return g.index_select(dim, index)
 
 
-class IndexFill(Formula):
+class IndexFill(_Move):
     """a = x, but the number y at i, along an axis
 
     ∂C/∂x = g, but 0 at i

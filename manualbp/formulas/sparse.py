@@ -16,6 +16,8 @@ class Embedding(Formula):
     ∂C/∂W_k = Σ_{n: iₙ = k} gₙ,  over their number where each index is to count once
     """
 
+    opmath = False
+
     @staticmethod
     def forward(
         input: Tensor, weight: Tensor, rows: int, padding_idx: int | None, by_frequency: bool

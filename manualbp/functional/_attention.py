@@ -13,7 +13,7 @@ from manualbp.functional._activation import softmax
 from manualbp.functional._arithmetic import add, mul
 from manualbp.functional._dropout import dropout
 from manualbp.functional._linear import linear
-from manualbp.functional._matmul import matmul
+from manualbp.functional._matmul import baddbmm, matmul
 from manualbp.functional._padding import pad
 from manualbp.functional._reduction import mean
 from manualbp.functional._shape import cat
@@ -164,8 +164,15 @@ def multi_head_attention_forward(
     p = dropout_p if training else 0.0
     probabilities = None
     if need_weights:
-        scores = matmul(mul(q, math.sqrt(1 / size)), k.mT)
-        scores = scores if mask is None else add(scores, mask.to(scores.dtype))
+        scaled = mul(q, math.sqrt(1 / size))
+        if mask is None:
+            scores = matmul(scaled, k.mT)
+        else:  # in one sum: a score too large for half precision is masked all the same
+            mask = mask.to(q.dtype)
+            if mask.dim() == 4:
+                mask = mask.expand(batch, num_heads, *mask.shape[2:]).flatten(0, 1)
+            scores = baddbmm(mask, scaled.flatten(0, 1), k.flatten(0, 1).mT)
+            scores = torch.unflatten(scores, 0, (batch, num_heads))
         probabilities = softmax(scores, -1)
         probabilities = dropout(probabilities, p)
         mixed = matmul(probabilities, v)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from manualbp import formulas
+from manualbp.derivation import HALF, in_single
 from manualbp.formula import Formula, any_autocast, autocast_of
 from manualbp.functional._common import apart
 from manualbp.functional._dropout import dropout as drop_out
@@ -262,12 +263,21 @@ def _layers(
             weights = _weights(params[run * each : (run + 1) * each], has_biases, len(states) == 2)
             started = [state[run] for state in states]
             reverse = run % directions == 1
-            output, *rest = formula.apply(data, *started, *weights, sizes, reverse, *options)
+            given = (data, *started, *weights, sizes, reverse, *options)
+            output, *rest = _in_opmath(formula, given)
             outputs.append(output)
             ends.append(rest[: len(states)])
         data = cat(outputs, 1) if bidirectional else output
     lasts = ([end.unsqueeze(0) for end in each] for each in zip(*ends, strict=True))
     return data, *(last[0] if runs == 1 else cat(last) for last in lasts)
+
+
+def _in_opmath(formula: type[Formula], arguments: tuple[Any, ...]) -> tuple[Tensor, ...]:
+    """A layer of half precision works in single precision, as torch's kernels do, gates and all."""
+    dtype = arguments[0].dtype
+    if dtype not in HALF or any_autocast():
+        return formula.apply(*arguments)
+    return tuple([output.to(dtype) for output in formula.apply(*in_single(*arguments))])
 
 
 def _weights(weights: Tensors, has_biases: bool, projects: bool) -> list[Tensor | None]:
@@ -354,5 +364,5 @@ def _step(
             )
     states = [apart(state, input) for state in states]
     states[1:] = [apart(c, states[0]) for c in states[1:]]
-    after = formula.apply(input, *states, *weights, (batch,), False, *options)
+    after = _in_opmath(formula, (input, *states, *weights, (batch,), False, *options))
     return after[1 : 1 + len(states)]

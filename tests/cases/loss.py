@@ -364,6 +364,7 @@ def ctc() -> list[Case]:
             "thrifty": "the twin keeps other things",
             "inference_mode": "the twin reads its arguments",
             "on_cuda": "the twin reads its arguments",
+            "precision": "torch's own is not for half precision",
         },
     )  # fmt: skip
     without = torch_s

@@ -102,6 +102,8 @@ BATCH = [
     row("batch_norm", real(2, 3, 2, 2), *statistics(3), bias=real(3), eps=0.1,
         without=BIAS_ALONE),
     row("batch_norm", real(0, 3, 2), *statistics(3), **affine(3), without=NOBODY),
+    row("batch_norm", offset(real(4, 3), 1e4), constant(offset(real(3), 1e4)),
+        constant(uniform(0.5, 1.5, 3)), **affine(3), note="offset", without=FAR),
     row("batch_norm", real(0), None, None, without=NOBODY),
     row("batch_norm", real(0), None, None, **affine(3), training=True, without=NOBODY | UNMAPPED),
 ]  # fmt: skip

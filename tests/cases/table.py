@@ -47,7 +47,10 @@ class Case:
 
     def sides(self, seed: int = 0, **to: Any) -> tuple[list[Tensor], Callable, Callable]:
         """The inputs that ask for a gradient; ours and theirs as functions of those alone."""
-        inputs = self.inputs(seed, **to)
+        return self.of(self.inputs(seed, **to))
+
+    def of(self, inputs: list[Any]) -> tuple[list[Tensor], Callable, Callable]:
+        """`sides` of these inputs."""
         wanted = [isinstance(a, Tensor) and a.requires_grad for a in inputs]
 
         def of_wanted(function: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -58,6 +58,8 @@ def sampled(input: Tensor, grid: Tensor, mode: str, align_corners: bool) -> Tens
 
 PLANE, GRID = real(2, 2, 3, 4), inside(2, 2, 3, 2)
 
+FAR_OUTSIDE = {"precision": "far outside the gradient of a place is what rounding leaves"}
+
 CASES = [
     row("interpolate", real(2, 3, 4), size=7),
     row("interpolate", real(2, 2, 3, 2), scale_factor=2),
@@ -82,7 +84,8 @@ CASES = [
     row("pixel_unshuffle", real(2, 4, 6), 2),
     row("channel_shuffle", real(2, 6, 2, 2), 3),
     row("native_channel_shuffle", real(2, 6, 2, 2), 2, twin=torch.channel_shuffle),
-    *(row("grid_sample", PLANE, GRID, mode=m, padding_mode=p, align_corners=a, without=NO_HESSIAN)
+    *(row("grid_sample", PLANE, GRID, mode=m, padding_mode=p, align_corners=a,
+          without=NO_HESSIAN | (FAR_OUTSIDE if m == "bicubic" else {}))
       for m in ("bilinear", "nearest", "bicubic")
       for p, a in (("zeros", False), ("border", True), ("reflection", False))),
     row("grid_sample", PLANE, GRID, padding_mode="reflection", align_corners=True,
@@ -91,7 +94,8 @@ CASES = [
     row("grid_sample", real(1, 2, 2, 3, 2), inside(1, 2, 1, 2, 3), align_corners=False,
         without=NO_HESSIAN),
     *(row("grid_sample", PLANE, GRID, mode=m, align_corners=False, note="twin", twin=sampled,
-          without={"autocast": "the twin is a product of matrices"})
+          without={"autocast": "the twin is a product of matrices",
+                   "precision": "the twin rounds less often than torch's kernel and ours do"})
       for m in ("bilinear", "bicubic")),
     row("affine_grid", real(2, 2, 3), [2, 1, 3, 4], align_corners=False, without=UNMAPPED_TWIN),
     row("affine_grid", real(1, 3, 4), [1, 1, 2, 3, 2], align_corners=True, without=UNMAPPED_TWIN),
