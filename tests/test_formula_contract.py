@@ -783,7 +783,7 @@ def test_rules_of_half_precision_compute_in_single(dtype):
     assert x.grad.dtype is dtype
     assert_close(x.grad, expected, rtol=0, atol=0)
 
-    compiled = torch.compile(Far.apply, backend="aot_eager", fullgraph=True)
+    compiled = torch.compile(lambda z: Far.apply(z), backend="aot_eager", fullgraph=True)
     assert_close(torch.autograd.grad(compiled(x), x, g)[0], expected, rtol=0, atol=0)
 
     pushed = torch.func.jvp(Far.apply, (x.detach(),), (g,))[1]

@@ -211,8 +211,8 @@ class MultiLabelMarginLoss(nn.MultiLabelMarginLoss):
 
 
 class MultiLabelSoftMarginLoss(nn.MultiLabelSoftMarginLoss):
-    """torch.nn.MultiLabelSoftMarginLoss by formula: C = w (log(1 + e⁻ᶻ) + (1 − y) z), the mean over
-    the K labels of an example (formulas.MultiLabelSoftMargin)."""
+    """torch.nn.MultiLabelSoftMarginLoss by formula: C = w c, c = −y log σ(z) − (1 − y) log σ(−z),
+    the mean over the K labels of an example (formulas.MultiLabelSoftMargin)."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.multilabel_soft_margin_loss(input, target, self.weight, reduction=self.reduction)
