@@ -36,7 +36,8 @@ class Conversion:
 
 _EXACT = (
     "Code that looks up the exact class of a layer (captum, Opacus, quantize_dynamic, thop) does "
-    "not know the new classes, and may say nothing: for it, convert(model, keep_types=True)."
+    "not know the new classes, and may say nothing: for it, convert(model, keep_types=True), or "
+    "intercept() alone, which changes no layer."
 )
 
 
