@@ -210,7 +210,7 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
 
     def lean_forward(ctx: Any, *arguments: Any) -> Any:
         output = forward(*arguments)
-        if not several and output._is_view():
+        if not (several or torch.compiler.is_dynamo_compiling()) and output._is_view():
             output = apart(output, arguments)
         note(ctx, arguments, output)
         ctx.autocast = autocast_of(output[0] if several else output) if any_autocast() else None

@@ -3,7 +3,7 @@
 import properties
 import pytest
 import torch
-from cases import Case, fixed, real
+from cases import Case, constant, fixed, quiet, real
 from torch import Tensor
 from torch._dynamo.exc import Unsupported
 from torch.autograd.gradcheck import GradcheckError
@@ -198,6 +198,81 @@ def relu(formula: type) -> Case:
     return Case(formula.__name__, formula.apply, F.relu, (real(4),), special=[(fixed([0.0]),)])
 
 
+class InHalfPrecision(formulas.Mish):
+    opmath = False
+
+
+class EpsOfTheInput(formulas.RMSNorm):
+    opmath = False
+
+
+class DifferenceOfLargeSums(formulas.FixedBatchNorm):
+    @staticmethod
+    def grad_weight(g, input, running_mean, running_var, eps):
+        rstd = (running_var + eps).rsqrt()
+        return ((g * input).sum(0) - running_mean * g.sum(0)) * rstd
+
+
+class BitsTimesACondition(formulas.Where):
+    @staticmethod
+    def grad_input(g, condition):
+        return (g.view(torch.int64) * condition).view(g.dtype)
+
+    @staticmethod
+    def grad_other(g, condition):
+        return (g.view(torch.int64) * ~condition).view(g.dtype)
+
+
+class AView(formulas.Tile):
+    @staticmethod
+    def forward(input, repeats, shape):
+        return input.expand(2, 3)
+
+
+def mish(formula: type) -> Case:
+    return Case(formula.__name__, formula.apply, F.mish, (real(4, 3),))
+
+
+def rms_norm(formula: type) -> Case:
+    return Case(
+        formula.__name__,
+        lambda x, w: formula.apply(x, (3,), w, None),
+        lambda x, w: F.rms_norm(x, (3,), w),
+        (real(4, 3), real(3)),
+    )
+
+
+def batch_norm(formula: type) -> Case:
+    def far(generator: torch.Generator) -> Tensor:
+        return real(8, 3)(generator) + 1e4
+
+    statistics = constant(fixed([1e4, 1e4, 1e4])), constant(fixed([1.0, 1.5, 0.5]))
+    return Case(
+        formula.__name__,
+        lambda x, w, b, mean, var: formula.apply(x, w, b, mean, var, 0.1),
+        lambda x, w, b, mean, var: F.batch_norm(x, mean, var, w, b, eps=0.1),
+        (far, real(3), real(3), *statistics),
+    )
+
+
+def where(formula: type) -> Case:
+    return Case(
+        formula.__name__,
+        quiet(formula.apply),
+        quiet(torch.where),
+        (fixed([[1, 0, 1]], torch.uint8), real(4, 3), real(4, 3)),
+    )
+
+
+def tile(formula: type) -> Case:
+    return Case(
+        formula.__name__,
+        lambda x: formula.apply(x, (2, 1), x.shape),
+        lambda x: x.repeat(2, 1),
+        (real(1, 3),),
+    )
+
+
 def linear(formula: type) -> Case:
     return Case(formula.__name__, formula.apply, F.linear, (real(3, 3), real(3, 3), real(3)))
 
@@ -246,6 +321,11 @@ CAUGHT = [
     (linear, BiasOfOneExample, properties.gradient, NUDGED),
     (linear, WeightAndInputSwapped, properties.same_gradient, DIFFERS),
     (squared_error, MeanForgotten, properties.gradient, NUDGED),
+    (mish, InHalfPrecision, properties.precision, (AssertionError, "float16, inputs of 10")),
+    (rms_norm, EpsOfTheInput, properties.precision, (AssertionError, "float16, inputs of")),
+    (batch_norm, DifferenceOfLargeSums, properties.precision, (AssertionError, "float32")),
+    (where, BitsTimesACondition, properties.same_gradient, DIFFERS),
+    (tile, AView, properties.aliases, (AssertionError, "True")),
 ]
 
 
@@ -267,6 +347,11 @@ RIGHT = {
     relu: formulas.ReLU,
     linear: formulas.Linear,
     squared_error: formulas.SquaredError,
+    mish: formulas.Mish,
+    rms_norm: formulas.RMSNorm,
+    batch_norm: formulas.FixedBatchNorm,
+    where: formulas.Where,
+    tile: formulas.Tile,
 }
 
 
