@@ -48,9 +48,9 @@ def test_in_single_precision(image, kernel, options, layout):
 
 def test_what_is_wrong_is_said():
     x, w = torch.randn(2, 3, 6), torch.randn(4, 3, 3)
-    with pytest.raises(ValueError, match="'same', 'valid' or numbers; got 'full'"):
+    with pytest.raises(RuntimeError, match="'same', 'valid' or numbers; got 'full'"):
         F.conv1d(x, w, padding="full")
-    with pytest.raises(ValueError, match="not supported for strided"):
+    with pytest.raises(RuntimeError, match="not supported for strided"):
         F.conv1d(x, w, padding="same", stride=2)
     with pytest.raises(RuntimeError, match="to have 3 channels, but got 2"):
         F.conv1d(x[:, :2], w)

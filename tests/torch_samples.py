@@ -25,6 +25,7 @@ class Call(NamedTuple):
 
     #: the table's entry, as 'nn.functional.pad reflect', and the number of the sample in it
     entry: str
+    dtype: torch.dtype
     function: Function
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -121,38 +122,73 @@ def calls(
     function: Function,
     dtype: torch.dtype = torch.double,
     *,
-    grad: bool = True,
-    seed: int = 0,
+    kind: str = "sample",
+    at_most: int | None = None,
 ) -> Iterator[Call]:
     """torch's samples for ``function``: of every entry about it that takes ``dtype``.
 
     Some are of an overload that ``function`` lacks, or would be written in place of a leaf: then
     torch's own raises, and there is nothing to compare.
+
+    Args:
+        kind: ``"sample"``; ``"reference"`` for the larger set, with the ends of the range, empty
+            shapes and mixed dtypes; ``"noncontiguous"`` for the samples with gaps in memory;
+            ``"mixed"`` for those with every other tensor in float32.
+        at_most: about how many, drawn evenly from all.
     """
     for info in entries(function):
-        yield from samples(info, dtype, grad=grad, seed=seed, function=function)
+        made = list(samples(info, dtype, kind=kind, function=function))
+        yield from made[:: 1 if at_most is None else -(-len(made) // at_most) or 1]
 
 
 def samples(
     info: Any,
     dtype: torch.dtype = torch.double,
     *,
-    grad: bool = True,
-    seed: int = 0,
+    kind: str = "sample",
     function: Function | None = None,
 ) -> Iterator[Call]:
     """The samples of one entry, for ``function``, else for the function that it is about."""
     if dtype not in info.supported_dtypes("cpu"):
         return
-    grad = grad and info.supports_autograd and dtype in info.supported_backward_dtypes("cpu")
-    torch.manual_seed(seed)
+    grad = info.supports_autograd and dtype in info.supported_backward_dtypes("cpu")
+    make = info.reference_inputs if kind == "reference" else info.sample_inputs
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = list(info.sample_inputs("cpu", dtype, requires_grad=grad))
+        made = list(make("cpu", dtype, requires_grad=grad))
     for number, sample in enumerate(made):
         call = as_called(info, sample)
         if call is not None:
-            yield Call(f"{title(info)} #{number}", function or function_of(info), *call)
+            if kind == "noncontiguous":
+                call = tree_map(_with_gaps, call)
+            if kind == "mixed" and (call := _mixed(call)) is None:
+                continue
+            yield Call(f"{title(info)} #{number}", dtype, function or function_of(info), *call)
+
+
+def _mixed(call: Any) -> Any:
+    """Every other tensor of floating point in float32; None where there are no two."""
+    found = 0
+
+    def widened(value: Any) -> Any:
+        nonlocal found
+        if not isinstance(value, Tensor) or not value.is_floating_point():
+            return value
+        found += 1
+        return value if found % 2 else value.detach().float().requires_grad_(value.requires_grad)
+
+    call = tree_map(widened, call)
+    return call if found > 1 else None
+
+
+def _with_gaps(value: Any) -> Any:
+    """The same numbers with others between them in memory."""
+    if not isinstance(value, Tensor) or value.numel() < 2 or value.layout is not torch.strided:
+        return value
+    old = value.detach()
+    between = torch.zeros_like(old) if old.dtype is torch.bool else torch.full_like(old, 12)
+    new = torch.stack((between, old, between), -1)[..., 1]
+    return new.requires_grad_(value.requires_grad)
 
 
 def as_called(info: Any, sample: Any) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
@@ -215,3 +251,18 @@ def _renewed(value: Tensor) -> Tensor:
     new = torch.empty(0, dtype=old.dtype)
     new.set_(old.untyped_storage().clone(), old.storage_offset(), old.shape, old.stride())
     return new.requires_grad_(value.requires_grad)
+
+
+def errors(function: Function) -> Iterator[Call]:
+    """torch's samples that ``function`` has to refuse."""
+    for info in entries(function):
+        if info.error_inputs_func is None:
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            made = list(info.error_inputs("cpu"))
+        for number, error in enumerate(made):
+            call = as_called(info, error.sample_input)
+            if call is not None:
+                entry = f"{title(info)}, error #{number}"
+                yield Call(entry, torch.double, function, *call)

@@ -10,6 +10,7 @@ from types import FunctionType as _Function
 
 from torch.fx import wrap as _wrap
 
+from manualbp import autocast as _autocast
 from manualbp.functional._activation import *
 from manualbp.functional._arithmetic import *
 from manualbp.functional._attention import *
@@ -27,6 +28,9 @@ from manualbp.functional._rnn import *
 from manualbp.functional._shape import *
 from manualbp.functional._sparse import *
 from manualbp.functional._vision import *
+
+for _name in _autocast.LISTED & globals().keys():
+    globals()[_name] = _autocast.as_torch_casts(globals()[_name])
 
 # torch.fx records a call of one of these as it stands; inside, a formula computes with tensors.
 for _name in [name for name, value in vars().items() if isinstance(value, _Function)]:

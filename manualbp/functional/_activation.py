@@ -113,7 +113,7 @@ def hardshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
 def softshrink(input: Tensor, lambd: float = 0.5) -> Tensor:
     """a = z − λ where z > λ, z + λ where z < −λ, else 0, of any shape."""
     if lambd < 0:
-        raise ValueError(f"softshrink: lambd has to be 0 or greater, but got {lambd}")
+        raise RuntimeError(f"softshrink: lambd has to be 0 or greater, but got {lambd}")
     return formulas.Softshrink.apply(input, lambd)
 
 
@@ -151,7 +151,7 @@ def rrelu(
     In training r is drawn for each entry, as torch draws it; else it is (lower + upper) / 2.
     """
     if lower > upper:
-        raise ValueError(f"lower cannot be greater than upper, but {lower} > {upper}")
+        raise RuntimeError(f"lower cannot be greater than upper, but {lower} > {upper}")
     if not training:
         return leaky_relu(input, (lower + upper) / 2, inplace)
     if inplace:

@@ -261,6 +261,8 @@ def sub(input: Number, other: Number, *, alpha: float = 1) -> Tensor:
 
 def rsub(input: Tensor, other: Number, *, alpha: float = 1) -> Tensor:
     """a = y − αx; the shapes broadcast, and y may be a number."""
+    if not isinstance(input, Tensor):
+        raise TypeError(f"rsub(): argument 'input' must be Tensor, not {type(input).__name__}")
     return formulas.Sub.apply(other, apart(input, other), alpha)
 
 

@@ -155,6 +155,11 @@ def _conv(
         return _conv(axes, alone, weight, bias, stride, padding, dilation, groups).squeeze(0)
     stride, dilation = each_axis(stride, axes), each_axis(dilation, axes)
     if isinstance(padding, str):
+        if not input.dim() == weight.dim() == axes + 2:
+            raise RuntimeError(
+                f"expected an input and a weight of {axes + 2} axes; got {tuple(input.shape)} and "
+                f"{tuple(weight.shape)}"
+            )
         input, padding = _named(padding, input, weight, stride, dilation)
     padding = each_axis(padding, axes)
     return formulas.Conv.apply(
@@ -169,7 +174,7 @@ def _named(
     if padding == "valid":
         return input, 0
     if padding != "same":
-        raise ValueError(f"padding: expected 'same', 'valid' or numbers; got {padding!r}")
+        raise RuntimeError(f"padding: expected 'same', 'valid' or numbers; got {padding!r}")
     if any(s != 1 for s in stride):
         raise RuntimeError("padding='same' is not supported for strided convolutions")
     both = [d * (k - 1) for k, d in zip(weight.shape[2:], dilation, strict=True)]

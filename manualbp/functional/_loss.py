@@ -126,7 +126,7 @@ def huber_loss(
     """C = mean over all entries of w e² / 2 where e = |a − y| < δ, else w δ (e − δ/2)."""
     check_reduction(reduction)
     if delta <= 0:
-        raise ValueError(f"delta: expected more than 0; got {delta}")
+        raise RuntimeError(f"delta: expected more than 0; got {delta}")
     _check_sizes(input, target, weight)
     return formulas.Huber.apply(*_one_dtype(input, target), weight, reduction, delta)
 

@@ -141,10 +141,20 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
         )
     if len(ours) != len(theirs):
         raise RuntimeError(f"tensordot: expected two lists of one length, but dims is {dims}")
-    if len(ours) == a.dim() == b.dim():
-        x, y = a.permute(ours), b.permute(theirs)
-        if x.shape == y.shape:
-            return dot(x.reshape(-1), y.reshape(-1))
+    if a.dtype is not b.dtype:
+        raise RuntimeError(f"tensordot: expected one dtype, got {a.dtype} and {b.dtype}")
+    for x, y in zip(ours, theirs, strict=True):  # one number goes with all of the other's
+        if b.shape[y] == 1 != a.shape[x]:
+            a = sum(a, x, keepdim=True, dtype=a.dtype)
+        elif a.shape[x] == 1 != b.shape[y]:
+            b = sum(b, y, keepdim=True, dtype=b.dtype)
+    free = [d for d in range(a.dim()) if d not in ours]
+    others = [d for d in range(b.dim()) if d not in theirs]
+    shape = [*(a.shape[d] for d in free), *(b.shape[d] for d in others)]
+    if math.prod(shape) == 1 and [a.shape[d] for d in ours] == [b.shape[d] for d in theirs]:
+        # One number, which torch has as a product of vectors: in another precision under autocast.
+        vectors = a.permute(*free, *ours).reshape(-1), b.permute(*theirs, *others).reshape(-1)
+        return dot(*vectors).reshape(shape)
     i, j = list(ascii_letters[: a.dim()]), list(ascii_letters[a.dim() : a.dim() + b.dim()])
     for x, y in zip(ours, theirs, strict=True):
         j[y] = i[x]
@@ -188,7 +198,7 @@ def _reduced(t: Tensor, letters: str, needed: str) -> tuple[Tensor, str]:
     """Summed over the axes whose letters nobody needs."""
     alone = [axis for axis, c in enumerate(letters) if c not in needed]
     kept = "".join(c for c in letters if c in needed)
-    return (sum(t, alone), kept) if alone else (t, letters)
+    return (sum(t, alone, dtype=t.dtype), kept) if alone else (t, letters)
 
 
 def einsum(*args: Any) -> Tensor:

@@ -390,10 +390,10 @@ def _unpooled(
 ) -> Tensor:
     name = f"max_unpool{axes}d"
     if input.dim() not in (axes + 1, axes + 2):
-        raise ValueError(f"{name}: expected {axes + 1} or {axes + 2} axes; got {input.dim()}")
+        raise RuntimeError(f"{name}: expected {axes + 1} or {axes + 2} axes; got {input.dim()}")
     if input.shape != indices.shape:
         shapes = f"{tuple(indices.shape)} and {tuple(input.shape)}"
-        raise ValueError(f"{name}: expected an index for each number; got shapes {shapes}")
+        raise RuntimeError(f"{name}: expected an index for each number; got shapes {shapes}")
     kernel, pad = each_axis(kernel_size, axes), each_axis(padding, axes)
     step = kernel if stride is None else each_axis(stride, axes)
     if axes == 3 and 0 in step:

@@ -214,6 +214,7 @@ def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
     """The largest x of all; along ``dim``, with its place; or of two tensors."""
     if isinstance(dim, Tensor) or other is not None:
         return maximum(input, dim if other is None else other)
+    _check_tensor("max", input)
     return _one("max", input) if dim is None else _along("max", input, dim, keepdim)
 
 
@@ -221,7 +222,13 @@ def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = N
     """The smallest x of all; along ``dim``, with its place; or of two tensors."""
     if isinstance(dim, Tensor) or other is not None:
         return minimum(input, dim if other is None else other)
+    _check_tensor("min", input)
     return _one("min", input) if dim is None else _along("min", input, dim, keepdim)
+
+
+def _check_tensor(name: str, input: Any) -> None:
+    if not isinstance(input, Tensor):
+        raise TypeError(f"{name}(): argument 'input' must be Tensor, not {type(input).__name__}")
 
 
 def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:

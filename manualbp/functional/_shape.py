@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from operator import index as index_of
 from typing import Any
 
@@ -55,9 +56,26 @@ def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """The tensors one after the other along ``dim``; their other sizes are the same."""
-    # An empty row may stand among tensors of any shape, and adds nothing.
-    some = [t for t in tensors if t.shape != (0,)] or tensors
-    return formulas.Cat.apply(dim, tuple([t.shape[dim] for t in some]), *some)
+    try:
+        # An empty row may stand among tensors of any shape, and adds nothing but its dtype.
+        some = [t for t in tensors if t.shape != (0,)] or tensors
+        if len(some) < len(tensors):
+            dtype = reduce(torch.promote_types, [t.dtype for t in tensors])
+            some = [t.to(dtype) for t in some]
+        sizes = tuple([t.shape[dim] for t in some])
+    except (AttributeError, IndexError):
+        _check_joinable(tensors)
+        raise
+    return formulas.Cat.apply(dim, sizes, *some)
+
+
+def _check_joinable(tensors: Sequence[Any]) -> None:
+    for place, tensor in enumerate(tensors):
+        if not isinstance(tensor, Tensor):
+            kind = type(tensor).__name__
+            raise TypeError(f"expected Tensor as element {place} in argument 0, but got {kind}")
+        if not tensor.dim():
+            raise RuntimeError(f"zero-dimensional tensor (at position {place}) cannot be joined")
 
 
 def concat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
@@ -72,13 +90,20 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors one after the other along axis 1, or along the only one that they have."""
+    _check_some("hstack", tensors)
     rows = [torch.atleast_1d(t) for t in tensors]  # type: ignore[no-untyped-call]
     return cat(rows, 0 if rows[0].dim() == 1 else 1)
 
 
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors one above the other; what has one axis is a row."""
+    _check_some("vstack", tensors)
     return cat([torch.atleast_2d(t) for t in tensors])  # type: ignore[no-untyped-call]
+
+
+def _check_some(name: str, tensors: Sequence[Tensor]) -> None:
+    if not len(tensors):
+        raise RuntimeError(f"{name}: expected at least one tensor; got none")
 
 
 # ---------------------------------------------------------------------------------- moved about
@@ -98,6 +123,8 @@ def roll(
 
 def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     """Turned ``k`` times by a right angle, from the first of ``dims`` towards the second."""
+    if len(dims) != 2:
+        raise RuntimeError(f"rot90: dims has to name two axes, got {tuple(dims)}")
     first, second = dims
     if (first - second) % max(input.dim(), 1) == 0:
         raise RuntimeError(f"rot90: dims has to name two axes, got {first} and {second}")

@@ -25,6 +25,8 @@ def embedding(
         ValueError: ``sparse`` is asked for.
     """
     _check_dense(sparse)
+    if weight.dim() != 2:
+        raise RuntimeError(f"weight: expected (V, D); got {tuple(weight.shape)}")
     padding_idx = _row(padding_idx, weight)
     if max_norm is not None:
         input = input.contiguous()
