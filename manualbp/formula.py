@@ -5,6 +5,7 @@ from __future__ import annotations
 import types
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from contextvars import ContextVar
 from functools import cache
 from inspect import signature
@@ -162,6 +163,7 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
     keep, count, split = derivation.keep, derivation.kept, derivation.split
     forward, gradients = derivation.forward, derivation.gradients
     is_complex, arity, several = derivation.is_complex, len(arguments), len(asked) > 1
+    first = derivation.tensors[0] if derivation.tensors else 0
     # A zero gradient is made up for an output that went unused only where a rule sums over several.
     materialize = sum(asked) > 1 or not several
 
@@ -290,7 +292,11 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
                 _not_traced()
                 return forward(*arguments)
             record = recorder.get()
-            return lean_apply(*arguments) if record is None else record(cls, arguments)
+            if record is not None:
+                return record(cls, arguments)
+            if getattr(arguments[first], "is_nested", False):
+                return forward(*arguments)  # differentiated by autograd
+            return lean_apply(*arguments)
         return of_its_own(forward(*arguments), arguments)
 
     methods: dict[str, Any] = {"setup_context": setup_context, "backward": backward, "apply": apply}
@@ -376,13 +382,21 @@ _tracing = torch._C._is_tracing
 
 def autocast_of(output: Tensor) -> torch.dtype | None:
     """The dtype of the autocast under which ``output`` was computed, if there was one."""
-    device = output.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    return torch.get_autocast_dtype(output.device.type) if autocasts(output) else None
 
 
-def as_in_forward(autocast: torch.dtype | None, g: Tensor) -> torch.autocast:
+def autocasts(tensor: Tensor) -> bool:
+    """Whether an autocast holds for ``tensor``; the meta device knows none."""
+    device = tensor.device.type
+    return device != "meta" and torch.is_autocast_enabled(device)
+
+
+def as_in_forward(autocast: torch.dtype | None, g: Tensor) -> torch.autocast | nullcontext[None]:
     """The autocast of the forward pass, which :func:`autocast_of` noted, for its backward pass."""
-    return torch.autocast(g.device.type, autocast, enabled=autocast is not None)
+    device = g.device.type
+    if device == "meta":
+        return nullcontext()
+    return torch.autocast(device, autocast, enabled=autocast is not None)
 
 
 class _Tuple(tuple[Any, ...]):

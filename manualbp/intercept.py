@@ -158,7 +158,8 @@ def in_python(forward: Call) -> Call:
         if torch.compiler.is_dynamo_compiling():
             with _traced():
                 return forward(*args, **kwargs)
-        if not (torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()):
+        recorded = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
+        if not recorded or torch._C._is_tracing():  # torch.jit.trace keeps no formula
             return forward(*args, **kwargs)
         with by_formula():
             return forward(*args, **kwargs)
@@ -186,8 +187,11 @@ class _traced(TorchFunctionMode):
     def __torch_function__(
         self, func: Call, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
+        kwargs = kwargs or {}
         twin = _TWINS.get(func)
-        return (func if twin is None else twin)(*args, **(kwargs or {}))
+        if twin is None or any(name == "out" or name in _NUMPY_NAMES for name in kwargs):
+            return func(*args, **kwargs)
+        return twin(*args, **kwargs)
 
 
 #: what torch.compiler.disable writes on a function, without the seconds that its import takes

@@ -167,3 +167,33 @@ def test_a_traced_recurrent_layer_takes_any_number_of_steps(name):
     traced = torch.jit.trace(copy.deepcopy(module), (x,))
     for given in (x, longer):
         assert_close(traced(given), module(given), **SHARP)
+
+
+# -------------------------------------------------------------------------------- nested tensors
+
+
+def jagged(*rest):
+    parts = [torch.randn(n, *rest, dtype=torch.double) for n in (3, 1, 4)]
+    return torch.nested.nested_tensor(parts, layout=torch.jagged, requires_grad=True)
+
+
+#: of the modules that torch runs and differentiates on jagged tensors of one and two axes more
+JAGGED = ["Linear", "LayerNorm", "RMSNorm", "GELU", "Softmax", "Sigmoid", "Tanh", "Softmin"]
+JAGGED += ["ReLU", "ELU", "SiLU", "Softplus", "CELU", "SELU", "ReLU6", "Hardtanh", "Hardshrink"]
+JAGGED += ["Softshrink", "Tanhshrink", "Threshold", "Hardsigmoid", "Mish", "Softsign", "Dropout"]
+JAGGED += ["Identity"]
+
+
+@pytest.mark.parametrize("row", rows(JAGGED))
+def test_jagged_tensors(row):
+    """The value and gradients of torch, whose own derivative it is: no rule knows such tensors."""
+    x = jagged(*row.make()[0].shape[1:])
+    found = []
+    for library in (torch.nn, nn):
+        module = row.build(library)
+        torch.manual_seed(0)
+        output = module(x)
+        g = torch.nested.nested_tensor_from_jagged(random_like(output.values()), output.offsets())
+        pulled = torch.autograd.grad(output, [x, *module.parameters()], g)
+        found.append([output.values(), pulled[0].values(), *pulled[1:]])
+    assert_close(*found, **SHARP)

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from manualbp.formula import Formula
+from manualbp.formula import Formula, autocasts
 
 __all__ = [
     "BatchNorm",
@@ -397,7 +397,7 @@ def _times_rows(one_each: Tensor, rows: Tensor, shape: Sequence[int]) -> Tensor:
 
 def _multiplied_as_they_are(a: Tensor, b: Tensor) -> bool:
     """Whether a matrix product of the two keeps their precision: not so under autocast."""
-    return a.dtype == b.dtype and not torch.is_autocast_enabled(a.device.type)
+    return a.dtype == b.dtype and not autocasts(a)
 
 
 def _count(input: Tensor, rstd: Tensor) -> int:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from manualbp.formula import Formula
+from manualbp.formula import Formula, autocasts
 from manualbp.products import matmul
 
 __all__ = [
@@ -346,7 +346,7 @@ def along_every_axis(g: Tensor, weights: Weights, shape: Shape) -> Tensor:
     ``weights(axis, start, stop)`` says where along that axis the numbers from start to stop of the
     input have reached the output, and by which weights: the part of Wᵀ that is not zero.
     """
-    if torch.is_autocast_enabled(g.device.type):
+    if autocasts(g):
         with torch.autocast(g.device.type, enabled=False):
             return along_every_axis(g, weights, shape)
     for axis, size in enumerate(shape):
