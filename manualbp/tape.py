@@ -320,8 +320,8 @@ class Tape:
             gradient: ∂C/∂cost, in the shape of ``cost``; 1 by default.
 
         Raises:
-            RuntimeError: ``cost`` was not computed on this tape, is no scalar, or has been walked
-                back from already on a tape that does not keep.
+            RuntimeError: ``cost`` was computed on another tape, wants no gradient, is no scalar, or
+                has been walked back from already on a tape that does not keep.
         """
         if gradient is None:
             if cost.numel() != 1:
@@ -343,22 +343,21 @@ class Tape:
             _set_grad_enabled(enabled)
 
     def number(self, value: Tensor) -> int:
-        """What ``value``, computed on this tape, is known by.
+        """What ``value`` is known by; autograd goes on from one with a history from before.
 
         Raises:
-            RuntimeError: it was not, or wants no gradient.
+            RuntimeError: it wants no gradient.
         """
-        number = self._number(value, None) if value.requires_grad else -1
-        if number < 0:
+        if not value.requires_grad:
             raise RuntimeError(
                 "cost: expected a value computed by formulas on this tape from something that "
                 "requires a gradient; compute it inside the 'with' block"
             )
-        return number
+        return self._number(value, None)
 
     def pull(self, start: int, gradient: Tensor) -> list[Tensor | None]:
         """The gradient of each leaf, given that of the value numbered ``start``."""
-        if self.keep:
+        if self.keep or start < 0:
             return walk(self, start, gradient)
         program = PROGRAMS.program(self, start)
         # What torch's own operations saved is let go with the entry, so nothing else may hold it.

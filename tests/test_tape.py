@@ -271,6 +271,19 @@ def test_detached_values_and_no_grad_are_constants():
     assert torch.equal(given, net[1].weight.grad)
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_where_no_formula_ran_autograd_goes_on(keep):
+    for compute in (lambda x: (x * 2).view(-1), lambda x: x.cos(), lambda x: x):
+        for outside in (False, True):
+            x = doubles(3)
+            g = torch.randn(3, dtype=torch.double)
+            before = compute(x)
+            with Tape(keep=keep) as tape:
+                value = before if outside else compute(x)
+            tape.backprop(value, g)
+            torch.testing.assert_close(x.grad, torch.autograd.grad(compute(x), x, g)[0])
+
+
 def test_under_no_grad_the_tape_still_records():
     net, input, target = mlp(), torch.randn(7, 3, 4), torch.randint(3, (7,))
     with torch.no_grad():
@@ -506,6 +519,25 @@ def test_a_flattening_that_does_nothing_leaves_no_mark():
     for _ in range(3):
         matches_autograd(lambda x: F.sin(F.flatten(x, 1)), x)
         assert not hasattr(x, "_taped") and x._backward_hooks is None
+
+
+def test_what_is_written_into_a_flattened_value_is_written_into_its_source():
+    def compute(flatten, silu, x):
+        a = F.sin(x)
+        silu(flatten(a), inplace=True)
+        return F.mul(a, a)
+
+    x = doubles(3, 4)
+    expected = compute(torch.flatten, torch.nn.functional.silu, x)
+    with Tape() as tape:
+        value = compute(F.flatten, F.silu, x)
+    assert torch.equal(value, expected)
+    g = torch.randn(3, 4, dtype=torch.double)
+    tape.backprop(value, g)
+    torch.testing.assert_close(x.grad, torch.autograd.grad(expected, x, g)[0])
+    with torch.no_grad():
+        F.flatten(x)[0] = 7
+    assert x[0, 0] == 7
 
 
 def test_a_value_that_belongs_to_somebody_else_stays_theirs():

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from manualbp import formulas
-from manualbp.formula import eager
+from manualbp.formula import eager, recorder
 
 __all__ = [
     "cat",
@@ -45,7 +45,7 @@ __all__ = [
 
 def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
     """The axes ``start_dim`` … ``end_dim`` as one: a view where torch has one."""
-    if eager():
+    if eager() or recorder.get() is not None or not torch.is_grad_enabled():
         # What is written into a view is written into its source, and autograd has to see that.
         return torch.flatten(input, start_dim, end_dim)
     return formulas.Flatten.apply(input, start_dim, end_dim, input.shape)
