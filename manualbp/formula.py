@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from contextvars import ContextVar
-from functools import cache
+from functools import lru_cache
 from inspect import signature
 from typing import Any, ClassVar, TypeVar
 
@@ -130,7 +130,7 @@ def _variadic(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
         )
     asked = [options.index(p) for p in parameters]
 
-    @cache
+    @lru_cache(maxsize=64)
     def of(arity: int) -> type[Formula]:
         namespace: dict[str, Any] = {"arity": arity, "stated": cls, "__doc__": cls.__doc__}
         namespace["__module__"] = cls.__module__

@@ -131,11 +131,14 @@ class Programs:
 
     VISITS = 3  # the visit at which code is written
     REMEMBERED = 4096  # structures whose visits are counted
-    FORMULAS = 8192  # that all the code together calls, some 5 KiB each
-    LONGEST = 2048  # that the code for one structure calls
+    FORMULAS = 4096  # that all the code together calls, some 10 KiB each
+    LONGEST = 1024  # that the code for one structure calls
+    UNUSED = 1000  # walks after which code may be forgotten for other code
 
     def __init__(self) -> None:
-        self._programs: OrderedDict[Any, tuple[Program, int, str]] = OrderedDict()
+        #: the code for a structure, how many formulas it calls, its name, and when it last ran
+        self._programs: dict[Any, tuple[Program, int, str, int]] = {}
+        self._walks = self._cleared = 0
         self._formulas = 0
         #: by the hash of a structure: two with one hash are but written earlier
         self._visits: OrderedDict[int, int] = OrderedDict()
@@ -150,13 +153,14 @@ class Programs:
             return None
         structure = (start, len(tape._leaves), tuple(tape._formulas), tuple(tape._codes))
         with self._lock:
+            self._walks += 1
             found = self._programs.get(structure)
             if found is not None:
-                self._programs.move_to_end(structure)
+                self._programs[structure] = (*found[:3], self._walks)
                 return found[0]
             number = hash(structure)
             visits = self._visits.pop(number, 0) + 1
-            if visits < self.VISITS:
+            if visits < self.VISITS or not self._room(len(tape)):
                 self._visits[number] = visits
                 if len(self._visits) > self.REMEMBERED:
                     self._visits.popitem(last=False)
@@ -165,13 +169,23 @@ class Programs:
             name = f"<the way back over {len(tape)} formulas, {next(_NAMES)}>"
             compiled(source, name, space)
             program: Program = space["walk"]
-            self._programs[structure] = program, len(tape), name
+            self._programs[structure] = program, len(tape), name, self._walks
             self._formulas += len(tape)
-            while self._formulas > self.FORMULAS:
-                _, (_, formulas, name) = self._programs.popitem(last=False)
-                self._formulas -= formulas
-                linecache.cache.pop(name, None)
             return program
+
+    def _room(self, formulas: int) -> bool:
+        """Make room for code, now and then, by forgetting what has not been used for long.
+
+        Otherwise more structures than there is room for would take turns in being written.
+        """
+        if self._formulas + formulas > self.FORMULAS and self._walks - self._cleared >= self.UNUSED:
+            self._cleared = self._walks
+            for structure, (_, called, name, ran) in list(self._programs.items()):
+                if self._walks - ran >= self.UNUSED:
+                    del self._programs[structure]
+                    self._formulas -= called
+                    linecache.cache.pop(name, None)
+        return self._formulas + formulas <= self.FORMULAS
 
 
 _NAMES = itertools.count()

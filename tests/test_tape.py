@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import linecache
 import threading
-from collections import OrderedDict
 
 import pytest
 import torch
@@ -109,12 +108,13 @@ def _run(make, shape, cost, times, backward, run=None):
 
 
 @pytest.fixture(params=["walked", "written out"])
-def way(request, monkeypatch) -> str:
+def way(request, monkeypatch):
     """Structures are walked, or their code is written at the first visit."""
-    visits = 1 if request.param == "written out" else 1_000_000
-    monkeypatch.setattr(walk.Programs, "VISITS", visits)
-    monkeypatch.setattr(walk.PROGRAMS, "_programs", OrderedDict())
-    return request.param
+    programs = walk.Programs()
+    monkeypatch.setattr("manualbp.tape.PROGRAMS", programs)
+    monkeypatch.setattr(walk.Programs, "VISITS", 1 if request.param == "written out" else 1 << 20)
+    yield
+    assert (len(programs) > 0) == (request.param == "written out")
 
 
 @pytest.mark.parametrize("times", [1, 2], ids=["once", "accumulated"])
@@ -736,6 +736,7 @@ def test_what_is_remembered_of_structures_is_bounded(monkeypatch):
     monkeypatch.setattr(walk.Programs, "VISITS", 2)
     monkeypatch.setattr(walk.Programs, "FORMULAS", 300)
     monkeypatch.setattr(walk.Programs, "REMEMBERED", 50)
+    monkeypatch.setattr(walk.Programs, "UNUSED", 20)
     programs = walk.Programs()
     monkeypatch.setattr("manualbp.tape.PROGRAMS", programs)
     x = doubles(3)
@@ -756,6 +757,18 @@ def test_what_is_remembered_of_structures_is_bounded(monkeypatch):
             step(length)
         assert programs._formulas <= 300 and len(programs._visits) <= 50
         assert lines() - before == len(programs) <= 300
+    assert programs._programs and max(entry[1] for entry in programs._programs.values()) > 150
+    # More structures than there is room for do not take turns in being written.
+    written = [entry[2] for entry in programs._programs.values()]
+    for _ in range(4):
+        for length in range(30, 45):
+            step(length)
+    kept = [entry[2] for entry in programs._programs.values()]
+    for _ in range(4):
+        for length in range(30, 45):
+            step(length)
+    assert len(kept) > 5 and kept != written
+    assert kept == [entry[2] for entry in programs._programs.values()]
     # Each length is one more structure, and so is each order of formulas.
     for i in range(2_000):
         with Tape() as tape:
@@ -775,7 +788,7 @@ def test_a_structure_that_comes_back_finds_its_code(monkeypatch):
         with Tape() as tape:
             cost = F.squared_error(net(input), target)
         tape.backprop(cost)
-        found.append(next((p for p, _, _ in programs._programs.values()), None))
+        found.append(next((p for p, *_ in programs._programs.values()), None))
     assert found[: programs.VISITS - 1] == [None] * (programs.VISITS - 1)
     assert len({*found[programs.VISITS - 1 :]}) == len(programs) == 1
     assert found[-1] is not None
@@ -845,6 +858,15 @@ def test_inside_a_backward_pass_of_autograd():
     x = doubles(3)
     given = torch.autograd.grad(Inner.apply(x * 3).sum(), x)[0]
     torch.testing.assert_close(given, 6 * torch.cos(6 * x.detach()))
+
+
+def test_hooks_that_cannot_be_seen_fire_where_processes_share_gradients(monkeypatch):
+    x, seen = doubles(3), []
+    accumulator = x.view_as(x).grad_fn.next_functions[0][0]
+    accumulator.register_hook(lambda *_: seen.append(x.grad.clone()))
+    monkeypatch.setattr("manualbp.tape._distributed", lambda: True)
+    matches_autograd(lambda x: F.mul(F.sin(x), x), x)
+    assert len(seen) == 1
 
 
 def test_gradients_from_before_of_another_kind():
