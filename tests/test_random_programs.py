@@ -48,6 +48,11 @@ FOUND = {
         ["v2 = torch.conv2d(x0, x1)"],
         dict(costs=("v2",)),
     ),
+    "a similarity of integers and numbers": (
+        ["x0 = rand(1, (4,)).mul(3).long()", "x1 = randn(2, (4,)).requires_grad_()"],
+        ["v2 = F.cosine_similarity(x0, x1, dim=0)"],
+        dict(costs=("v2",)),
+    ),
     "a formula that returns its input, where nothing is recorded": (
         ["x0 = randn(1, (3,)).requires_grad_()", "x1 = randn(2, ())"],
         ["with torch.no_grad(): v2 = reverse(x0)", "v3 = reverse(x1)", "v3.unsqueeze_(0)"],
@@ -73,3 +78,10 @@ def test_what_was_found(name):
     lines = [Line(source) for source in body]
     found = check(Program((*begin, *lines), **options))
     assert not [f for f in found if not harmless(f)], found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(4))
+def test_programs_drawn_at_random(seed):
+    report = random_programs.hunt(seed, programs=500)
+    assert report.programs == 500 and not report.found, "\n".join([str(report), *report.told])

@@ -15,6 +15,9 @@ def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -
     """c = x₁·x₂ / (|x₁| |x₂|) along ``dim``, no length below ``eps``."""
     if x1.shape != x2.shape:
         x1, x2 = torch.broadcast_tensors(x1, x2)  # type: ignore[no-untyped-call]
+    if x1.dtype is not x2.dtype:
+        dtype = torch.promote_types(x1.dtype, x2.dtype)
+        x1, x2 = x1.to(dtype), x2.to(dtype)
     return formulas.CosineSimilarity.apply(x1, x2, dim, eps)
 
 
