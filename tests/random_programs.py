@@ -24,7 +24,7 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from inspect import signature
 from typing import Any
 
@@ -38,6 +38,7 @@ from manualbp.intercept import twins
 
 NAME = re.compile(r"\b[vx]\d+\b")
 AUGMENTS = re.compile(r"[vx]\d+ [-+*/]= ")
+WRITES = re.compile(r"_\(|inplace=True|\] [-+*/]?= |hook")
 ASSIGNS = re.compile(r" [-+*/]?= ")
 SEED = 1 << 20
 
@@ -327,7 +328,11 @@ class Builder:
     def within(self, x: str) -> str:
         """Numbers of which the function has a value, most of the time."""
         domain = random_calls.DOMAINS.get(self.name.rstrip("_").removeprefix("arc"))
-        return domain.format(x) if domain and self.coin(0.6) else x
+        if domain and self.coin(0.6):
+            with contextlib.suppress(NotImplementedError):  # of a bool, say
+                self.evaluate(domain.format(x), "structure")
+                x = self.pool[-1]
+        return x
 
     def in_place(self) -> list[str]:
         return self.option(0.1, "inplace=True") if self.path.startswith("F.") else []
@@ -808,6 +813,22 @@ def nudged(draw: Callable[..., Tensor], nudge: float, seed: int) -> Callable[...
     return run
 
 
+def _nudges(program: Program, nudge: float, seed: int) -> list[Callable[[dict[str, Any]], None]]:
+    """What to do after each line, as rounding would."""
+    calls = [line for line in program.lines if not line.leaf]
+    if any(line.call == "writing" or WRITES.search(line.source) for line in calls):
+        return []
+
+    def step(names: tuple[str, ...], number: int, space: dict[str, Any]) -> None:
+        for name in names:
+            t = space[name]
+            if t.is_floating_point() and t._base is None:
+                noise = randn(SEED * (9 + seed) + number, tuple(t.shape))
+                space[name] = t * (1 + nudge * noise).to(t.dtype)
+
+    return [partial(step, line.defines, i) for i, line in enumerate(calls)] * (1 + program.twice)
+
+
 def run(
     program: Program,
     way: str,
@@ -818,8 +839,8 @@ def run(
 ) -> Outcome:
     """The program by torch, by interception, or on a tape.
 
-    With ``nudge`` every leaf's numbers are off by about that much of themselves, with ``moved``
-    those of some leaves by what it says.
+    With ``nudge`` every number is off by about that much of itself, a leaf's and where nothing is
+    written over also what a call gives; with ``moved`` those of some leaves by what it says.
     """
     outcome = Outcome()
     space = dict(space or SPACE)
@@ -839,6 +860,7 @@ def run(
     if way != "torch":
         space["reverse"] = Reverse.apply
     tape: Any = None
+    steps = _nudges(program, nudge, seed) if nudge else []
     for _ in range(1 + program.twice):
         with contextlib.ExitStack() as stack:
             if way == "tape":
@@ -849,6 +871,8 @@ def run(
                 for i, code in enumerate(body):
                     outcome.at = i
                     exec(code, space)
+                    if steps:
+                        steps.pop(0)(space)
             except Exception as error:
                 outcome.error = error
                 break
