@@ -118,15 +118,23 @@ class LocalResponseNorm(nn.LocalResponseNorm):
 def _batch_norm(module: Any, input: Tensor) -> Tensor:
     """As torch's: by the batch in training, and where no running statistics are kept."""
     module._check_input_dim(input)
-    momentum = 0.0 if module.momentum is None else module.momentum
-    if module.training and module.track_running_stats and module.num_batches_tracked is not None:
-        module.num_batches_tracked.add_(1)
-        if module.momentum is None:  # the mean over all batches so far
-            momentum = 1.0 / float(module.num_batches_tracked)
     mean, var = module.running_mean, module.running_var
     by_batch = module.training or (mean is None and var is None)
+    counted = module.training and module.track_running_stats
     if module.training and not module.track_running_stats:
         mean = var = None
+    if counted and module.num_batches_tracked is not None:
+        module.num_batches_tracked.add_(1)
+        if module.momentum is None and mean is not None and var is not None:
+            # The mean over all batches so far, without a look at how many those are.
+            own = torch.zeros_like(mean), torch.ones_like(var)
+            output = F.batch_norm(input, *own, module.weight, module.bias, True, 1.0, module.eps)
+            with torch.no_grad():
+                share = module.num_batches_tracked.to(mean.dtype).reciprocal()
+                for running, batch in zip((mean, var), own, strict=True):
+                    running.mul_(1 - share).add_(share * batch)
+            return output
+    momentum = 0.0 if module.momentum is None else module.momentum
     return F.batch_norm(
         input, mean, var, module.weight, module.bias, by_batch, momentum, module.eps
     )
