@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import copy
+import random
 import warnings
 
+import numpy
 import pytest
 import torch
 from torch import Tensor
+from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import manualbp
 from manualbp import compile_step, nn
@@ -214,6 +217,404 @@ def test_what_it_cannot_do_it_says():
 
 def test_it_is_public():
     assert manualbp.compile_step is compile_step
+
+
+# ------------------------------------------------------------------------- what it may not take
+# for granted, each with the fault that it was
+
+
+def taught(ours: bool, *calls, net=None, criterion=None, between=None):
+    """Costs and weights after some steps, by a program or by autograd."""
+    net = net() if net else network()
+    criterion = criterion or F.squared_error
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    step = compile_step(net, criterion, optimizer, compiler=False)
+    costs = []
+    for i, (x, y) in enumerate(calls):
+        if between:
+            between(i, net, criterion)
+        costs.append(step(x, y) if ours else plainly(net, criterion, optimizer, [x], [y])[0])
+    return [*costs, *net.state_dict().values()]
+
+
+def same_as_autograd(*calls, **settings):
+    for a, b in zip(
+        taught(False, *calls, **settings), taught(True, *calls, **settings), strict=True
+    ):
+        assert isinstance(b, Tensor)
+        torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-9)
+
+
+def square() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return torch.nn.Sequential(nn.Linear(6, 6), nn.Sigmoid(), nn.Linear(6, 6)).double()
+
+
+def test_one_tensor_for_both_and_then_two():
+    x, y = torch.randn(2, 4, 6, dtype=torch.double)
+    same_as_autograd((x, x), (x, y), (y, x), net=square)
+
+
+@pytest.mark.slow
+def test_views_of_one_tensor_compiled():
+    both = torch.randn(2, 4, 6, dtype=torch.double)
+    theirs, ours = square(), square()
+    expected, optimizer = (torch.optim.SGD(n.parameters(), lr=0.1) for n in (theirs, ours))
+    step = compile_step(ours, F.squared_error, optimizer)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        given = torch.stack(
+            [step(both[0], both[1]), step(both[0], both[0]), step(both[1], both[0])]
+        )
+    xs, ys = both[[0, 0, 1]], both[[1, 0, 0]]
+    torch.testing.assert_close(given, plainly(theirs, F.squared_error, expected, xs, ys))
+    for p, q in zip(theirs.parameters(), ours.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-9)
+
+
+def test_an_input_in_the_memory_of_a_weight():
+    def lookup(ours):
+        net = square()
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        step = compile_step(net, F.squared_error, optimizer, compiler=False)
+        for _ in range(3):
+            x = net[0].weight.detach()[1:5]
+            y = net[2].weight.detach()[:4]
+            step(x, y) if ours else plainly(net, F.squared_error, optimizer, [x], [y])
+        return list(net.parameters())
+
+    torch.testing.assert_close(lookup(True), lookup(False), rtol=1e-9, atol=1e-9)
+
+
+def test_attributes_of_the_criterion():
+    xs, ys = batches(4)
+    calls = list(zip(xs, ys, strict=True))
+
+    def smooth(i, net, criterion):
+        criterion.label_smoothing = 0.1 * i
+
+    def reduce(i, net, criterion):
+        criterion.reduction = ["mean", "sum"][i % 2]
+
+    for between in (smooth, reduce):
+        criterion = nn.CrossEntropyLoss()
+        same_as_autograd(*calls, between=between, criterion=criterion)
+
+
+SCALE = 1.0
+
+
+def test_what_a_function_reads_from_outside():
+    global SCALE
+    xs, ys = batches(5)
+    factor, weight = 1.0, torch.ones(3, dtype=torch.double)
+    options = {"shift": 1.0}
+
+    class Holder:
+        power = 1.0
+
+        def cost(self, a, y):
+            return F.cross_entropy(a, y) * self.power
+
+    holder = Holder()
+
+    def criterion(a, y):
+        cost = F.cross_entropy(a, y, weight=weight) * factor * SCALE
+        return cost * options["shift"] + holder.cost(a, y)
+
+    def between(i, net, criterion):
+        nonlocal factor, weight
+        global SCALE
+        factor, SCALE, options["shift"] = 1.0 + (i == 1), 1.0 + (i == 2), 1.0 + (i == 3)
+        weight = torch.full((3,), 1.0, dtype=torch.double)
+        weight[0] += i == 3
+        holder.power = 1.0 + (i == 4)
+
+    same_as_autograd(*zip(xs, ys, strict=True), criterion=criterion, between=between)
+    same_as_autograd(
+        *zip(xs, ys, strict=True),
+        criterion=holder.cost,
+        between=lambda i, *_: setattr(holder, "power", 1.0 + i),
+    )
+
+
+def scaled():
+    scale = torch.nn.Parameter(torch.ones((), dtype=torch.double))
+    return lambda a, y: F.cross_entropy(F.mul(a, scale), y), scale
+
+
+def test_a_criterion_with_parameters_of_its_own_trains_them():
+    xs, ys = batches(4)
+    trained = []
+    for ours in (False, True):
+        net, (criterion, scale) = network(), scaled()
+        optimizer = torch.optim.Adam([*net.parameters(), scale], lr=0.1)
+        step = compile_step(net, criterion, optimizer, compiler=False)
+        for x, y in zip(xs, ys, strict=True):
+            step(x, y) if ours else plainly(net, criterion, optimizer, [x], [y])
+        trained.append(scale.detach())
+    assert trained[0] != 1
+    torch.testing.assert_close(*trained, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("compiler", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("bad", [3, -1, 1 << 40])
+def test_a_class_that_there_is_not(bad, compiler):
+    net = torch.nn.Sequential(nn.Linear(6, 5), nn.BatchNorm1d(5), nn.Linear(5, 3)).double()
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    step = compile_step(net, nn.CrossEntropyLoss(), optimizer, compiler=compiler)
+    xs, ys = torch.randn(2, 300, 6, dtype=torch.double), torch.randint(3, (2, 300))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        step(xs[0], ys[0])
+        ys[1, -1] = -100  # ignored
+        assert step(xs[0], ys[1]).isfinite()
+        before = copy.deepcopy(net.state_dict())
+        ys[1, 0] = bad
+        with pytest.raises(
+            IndexError, match=f"y: expected numbers from 0 to 2, or -100; got {bad}"
+        ):
+            step(xs[1], ys[1])
+        with pytest.raises(IndexError, match="y: expected"):
+            step.many(xs, ys)
+    torch.testing.assert_close(net.state_dict(), before, rtol=0, atol=0)
+
+
+def test_a_word_that_there_is_not():
+    net = torch.nn.Sequential(nn.Embedding(7, 3), nn.Flatten(), nn.Linear(6, 4))
+    step = compile_step(
+        net, nn.CrossEntropyLoss(), torch.optim.SGD(net.parameters(), lr=0.1), compiler=False
+    )
+    x, y = torch.randint(7, (4, 2)), torch.randint(4, (4,))
+    step(x, y)
+    step(x.int(), y)  # of another type
+    for bad in (7, -1):
+        x[1, 1] = bad
+        with pytest.raises(IndexError, match=f"x: expected numbers from 0 to 6; got {bad}"):
+            step(x, y)
+
+
+def test_one_program_through_all_of_one_cycle():
+    net = network()
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 20)
+    step = compile_step(net, F.squared_error, optimizer, compiler=False)
+    for x, y in zip(*batches(10), strict=True):
+        step(x, y)
+        scheduler.step()
+    assert len(step._programs) == 1
+
+
+def test_many_more_than_one_program_has():
+    theirs, ours = network(), network()
+    expected, optimizer = (torch.optim.Adam(n.parameters(), lr=0.001) for n in (theirs, ours))
+    xs, ys = batches(150)
+    step = compile_step(ours, F.squared_error, optimizer, compiler=False)
+    given = step.many(xs, ys)
+    torch.testing.assert_close(given, plainly(theirs, F.squared_error, expected, xs, ys))
+    assert len(step._programs) == 2  # of eight steps and of one
+    assert max(len(p.graph.nodes) for p in step._programs.values()) < 1500
+    same_state(expected, optimizer)
+
+
+def test_dropout_draws_anew_in_each_step_of_each_call():
+    net = torch.nn.Sequential(nn.Linear(6, 3), nn.Dropout(0.5)).double()
+    step = compile_step(
+        net, F.squared_error, torch.optim.SGD(net.parameters(), lr=0.0), compiler=False
+    )
+    x, y = (t[0] for t in batches(1))
+    xs, ys = x.expand(8, *x.shape), y.expand(8, *y.shape)
+    drawn = torch.cat([step.many(xs, ys), step.many(xs, ys)])
+    assert len(set(drawn.tolist())) > 12
+    net[1].p = 0.0  # noticed
+    assert len(set(step.many(xs, ys).tolist())) == 1
+
+
+def test_a_changed_program_is_found_again():
+    net = torch.nn.Sequential(network(), nn.Dropout(0.5))
+    step = compile_step(
+        net, F.squared_error, torch.optim.SGD(net.parameters(), lr=0.1), compiler=False
+    )
+    (x,), (y,) = batches(1)
+    for _ in range(20):
+        net.train()
+        step(x, y)
+        net.eval()
+        step(x, y)
+    assert sum(step._traced.values()) == 2
+
+
+def test_what_changes_at_each_step_is_told_once():
+    net = network()
+    step = compile_step(
+        net, F.squared_error, torch.optim.SGD(net.parameters(), lr=0.1), compiler=False
+    )
+    (x,), (y,) = batches(1)
+    with pytest.warns(UserWarning, match=r"16 programs.*net\.seen was 14 and is 15"):
+        for i in range(20):
+            net.seen = i
+            step(x, y)
+    assert len(step._programs) == 1  # the program is the same
+
+
+class Counting(torch.nn.Module):
+    def __init__(self, once: bool) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.inner, self.once, self.cache = nn.Linear(6, 3), once, None
+
+    def forward(self, x):
+        if self.cache is None or not self.once:
+            self.cache = torch.ones(3, dtype=x.dtype) * 2
+        return manualbp.functional.mul(self.inner(x), self.cache)
+
+
+def test_a_forward_pass_that_writes():
+    (x,), (y,) = batches(1)
+    same_as_autograd((x, y), (x, y), (x, y), net=lambda: Counting(True).double())
+    net = Counting(False).double()
+    step = compile_step(
+        net, F.squared_error, torch.optim.SGD(net.parameters(), lr=0.1), compiler=False
+    )
+    step(x, y)
+    with pytest.raises(RuntimeError, match=r"writes to attributes at each step .*cache"):
+        step(x, y)
+    assert type(net.cache) is Tensor  # and none without numbers
+
+
+class Strange(torch.nn.Module):
+    def __init__(self, how):
+        super().__init__()
+        self.inner, self.how = nn.Linear(6, 3), how
+
+    def forward(self, x):
+        return self.how(self.inner(x))
+
+
+def by_value(z):
+    return z * 2 if z.sum() > 0 else z
+
+
+def by_python(z):
+    return z * random.random()
+
+
+def by_numpy(z):
+    return z * float(numpy.random.rand())
+
+
+@pytest.mark.parametrize(
+    "how, said",
+    [
+        (by_value, "cannot depend in Python"),
+        (by_python, "Python's or NumPy's random"),
+        (by_numpy, "Python's or NumPy's random"),
+    ],
+)
+def test_what_a_program_cannot_follow(how, said):
+    net = Strange(how).double()
+    step = compile_step(
+        net, F.squared_error, torch.optim.SGD(net.parameters(), lr=0.1), compiler=False
+    )
+    (x,), (y,) = batches(1)
+    with pytest.raises(RuntimeError, match=said):
+        step(x, y)
+
+
+def test_inputs_that_it_refuses():
+    net = network()
+    step = compile_step(
+        net, F.squared_error, torch.optim.SGD(net.parameters(), lr=0.1), compiler=False
+    )
+    (x,), (y,) = batches(1)
+    with pytest.raises(RuntimeError, match=r"x: expected a tensor that requires no gradient"):
+        step(x.clone().requires_grad_(), y)
+    step(x, y)
+    with pytest.raises(RuntimeError, match=r"x: expected a tensor that requires no gradient"):
+        step(x.clone().requires_grad_(), y)
+    with pytest.raises(TypeError, match="x, y: expected a tensor each, got list"):
+        step([x], y)
+    first = torch.nn.Sequential(nn.ReLU(inplace=True), nn.Linear(6, 3)).double()
+    step = compile_step(
+        first, F.squared_error, torch.optim.SGD(first.parameters(), lr=0.1), compiler=False
+    )
+    with pytest.raises(RuntimeError, match="writes into its input"):
+        step(x, y)
+
+
+def test_hooks_that_it_would_not_call():
+    (x,), (y,) = batches(1)
+    for before in (True, False):
+        for register in (
+            lambda net, o: o.register_step_pre_hook(lambda *_: None),
+            lambda net, o: o.register_step_post_hook(lambda *_: None),
+            lambda net, o: register_optimizer_step_post_hook(lambda *_: None),
+            lambda net, o: net[0].weight.register_hook(lambda g: g * 2),
+            lambda net, o: net[0].weight.register_post_accumulate_grad_hook(lambda p: None),
+        ):
+            net = network()
+            optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+            step = compile_step(net, F.squared_error, optimizer, compiler=False)
+            if not before:
+                step(x, y)
+            handle = register(net, optimizer)
+            with pytest.raises(RuntimeError, match="does not call the hooks"):
+                step(x, y)
+            handle.remove()
+            step(x, y)
+    optimizer.param_groups[0]["differentiable"] = True
+    with pytest.raises(TypeError, match="differentiable=True"):
+        optimizer.add_param_group({"params": [torch.nn.Parameter(torch.ones(1))]})
+        step(x, y)
+
+
+def test_two_programs_of_one_optimizer_count_together():
+    theirs, ours = network(), network()
+    expected, optimizer = (torch.optim.Adam(n.parameters(), lr=0.1) for n in (theirs, ours))
+    one = compile_step(ours, F.squared_error, optimizer, compiler=False)
+    two = compile_step(ours, F.cross_entropy, optimizer, compiler=False)
+    for x, y in zip(*batches(4), strict=True):
+        for step, criterion in ((one, F.squared_error), (two, F.cross_entropy)):
+            step(x, y)
+            plainly(theirs, criterion, expected, [x], [y])
+    same_state(expected, optimizer)
+
+
+@pytest.mark.parametrize(
+    "name, dtype",
+    [
+        ("momentum", torch.float16),
+        ("momentum", torch.bfloat16),
+        ("adamw", torch.bfloat16),
+        ("adamw", torch.float32),
+    ],
+)
+def test_precision_of_the_update(name, dtype):
+    theirs, ours = network().to(dtype), network().to(dtype)
+    expected, optimizer = (OPTIMIZERS[name](n.parameters()) for n in (theirs, ours))
+    step = compile_step(ours, F.squared_error, optimizer, compiler=False)
+    xs, ys = batches(6)
+    plainly(theirs, F.squared_error, expected, xs.to(dtype), ys)
+    for x, y in zip(xs.to(dtype), ys, strict=True):
+        step(x, y)
+    rtol = 8 * torch.finfo(dtype).eps
+    for p, q in zip(theirs.parameters(), ours.parameters(), strict=True):
+        torch.testing.assert_close(p, q, rtol=rtol, atol=rtol)
+
+
+def test_under_autocast_and_within_no_grad():
+    for context in (torch.no_grad, lambda: torch.autocast("cpu", torch.bfloat16)):
+        net = network().float()
+        step = compile_step(
+            net, F.cross_entropy, torch.optim.SGD(net.parameters(), lr=0.1), compiler=False
+        )
+        (x,), (y,) = batches(1)
+        before = net[0].weight.clone()
+        with context():
+            first = step(x.float(), y)
+            assert step(x.float(), y) < first
+        assert step(x.float(), y) < first
+        assert not torch.equal(before, net[0].weight)
 
 
 @pytest.mark.cuda

@@ -1,0 +1,383 @@
+"""What a traced program took for granted beside its inputs, and whether that still holds."""
+
+from __future__ import annotations
+
+import inspect
+import types
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property, partial
+from operator import attrgetter, is_
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules import module as torch_module
+
+#: those of a module's own dictionaries that a call of it reads
+_READ = (
+    "_parameters",
+    "_buffers",
+    "_modules",
+    "_forward_hooks",
+    "_forward_pre_hooks",
+    "_backward_hooks",
+    "_backward_pre_hooks",
+)
+_MEMBERS = _READ[:3]
+#: and those that run for every module there is
+_GLOBAL = (
+    "_global_forward_hooks",
+    "_global_forward_pre_hooks",
+    "_global_backward_hooks",
+    "_global_backward_pre_hooks",
+)
+_BASE = frozenset(vars(nn.Module()))
+_LEAVES = (type, types.ModuleType, types.BuiltinFunctionType, str, int, float, complex, type(None))
+_MISSING = object()
+_is_set_to, _data_ptr = torch.Tensor.is_set_to, torch.Tensor.data_ptr
+#: what of a tensor itself decides about its gradient
+_marks = attrgetter("requires_grad", "_backward_hooks", "_post_accumulate_grad_hooks")
+
+
+class Guards:
+    """All that Python code reachable from some functions and modules can read, as it is now.
+
+    Looked into are modules, with every attribute of theirs; functions, with their closures,
+    defaults, and the globals that they name; lists, tuples, sets and dictionaries; and of any
+    other object those attributes that the code names. Not seen is what stands on a class, and
+    what a library computes from files, clocks and the like.
+
+    Args:
+        roots: what is called, by the names that messages use.
+        entries: single items of dictionaries that belong to it as well.
+        opaque: what is not looked into.
+    """
+
+    def __init__(
+        self,
+        roots: dict[str, Any],
+        entries: Sequence[tuple[dict[Any, Any], Any]] = (),
+        opaque: Sequence[Any] = (),
+    ) -> None:
+        #: each tensor once
+        self.tensors: list[Tensor] = []
+        #: where tensors are found: a container, a key, and the tensor's place in ``tensors``
+        self.places: list[tuple[Any, Any, int]] = []
+        self._index: dict[int, int] = {}
+        # Which keeps what it has seen, so that no id is used anew.
+        self._seen: dict[int, Any] = {id(value): value for value in opaque}
+        self._names: set[str] = set()
+        self._objects: list[tuple[Any, type, str]] = []
+        self.modules: list[nn.Module] = []
+        self._containers: list[Any] = []
+        self._paths: list[str] = []
+        self._entries: list[tuple[dict[Any, Any], Any]] = []
+        self._entered: set[tuple[int, Any]] = set()
+        for path, value in roots.items():
+            self._visit(value, path)
+        for hooks in _GLOBAL:
+            self._visit(getattr(torch_module, hooks), "torch.nn.Module")
+        #: how many of the tensors the roots lead to
+        self._reached = len(self.tensors)
+        for holder, key in entries:
+            self._entry(holder, key, str(key))
+        while self._objects:  # what the code names may lead to further objects
+            waiting, self._objects = self._objects, []
+            for value, cls, path in waiting:
+                self._attributes(value, cls, self._names, path)
+        self._freeze()
+
+    # ------------------------------------------------------------------------------- gathering
+
+    def _visit(self, value: Any, path: str) -> None:
+        if isinstance(value, _LEAVES) or isinstance(value, Tensor) or id(value) in self._seen:
+            return
+        self._seen[id(value)] = value
+        if isinstance(value, nn.Module):
+            self._module(value, path)
+        elif isinstance(value, dict):
+            self._container(value, path, value.items())
+        elif isinstance(value, list):
+            self._container(value, path, enumerate(value))
+        elif isinstance(value, set | tuple | frozenset):
+            if isinstance(value, set):
+                self._container(value, path, ())
+            for each in value:
+                self._visit(each, path)
+        elif isinstance(value, partial):
+            for each in (value.func, value.args, value.keywords):
+                self._visit(each, path)
+        elif isinstance(value, types.MethodType):
+            self._method(value, path)
+        elif isinstance(value, types.FunctionType):
+            self._function(value, path)
+        elif hasattr(value, "__dict__"):
+            self._objects.append((value, type(value), path))
+
+    def _module(self, module: nn.Module, path: str) -> None:
+        self.modules.append(module)
+        own = vars(module)
+        self._container(own, path, ((k, v) for k, v in own.items() if k not in _BASE))
+        for name in _READ:
+            if isinstance(inner := own.get(name), dict):
+                self._container(
+                    inner, path if name in _MEMBERS else f"{path}.{name}", inner.items()
+                )
+        self._code(type(module), {"forward"}, path)
+
+    def _container(self, container: Any, path: str, items: Any) -> None:
+        self._containers.append(container)
+        self._paths.append(path)
+        for key, value in items:
+            if isinstance(value, Tensor):
+                self._place(container, key, value)
+            else:
+                self._visit(value, f"{path}.{key}" if isinstance(key, str | int) else path)
+
+    def _place(self, container: Any, key: Any, tensor: Tensor) -> None:
+        number = self._index.setdefault(id(tensor), len(self.tensors))
+        if number == len(self.tensors):
+            self.tensors.append(tensor)
+        self.places.append((container, key, number))
+
+    def _entry(self, holder: dict[Any, Any], key: Any, path: str) -> None:
+        if (id(holder), key) in self._entered:
+            return
+        self._entered.add((id(holder), key))
+        value = holder.get(key, _MISSING)
+        if isinstance(value, Tensor):
+            self._place(holder, key, value)
+        else:
+            self._entries.append((holder, key))
+            self._visit(value, path)
+
+    def _method(self, method: types.MethodType, path: str) -> None:
+        function, owner = method.__func__, method.__self__
+        self._visit(function, path)
+        if isinstance(function, types.FunctionType) and not isinstance(owner, type):
+            names = self._code(type(owner), _names(function.__code__), path)
+            self._attributes(owner, type(owner), names, path)
+
+    def _attributes(self, value: Any, cls: type, names: set[str], path: str) -> None:
+        """Those of an object's attributes that code may name."""
+        names = self._code(cls, names, path)
+        own = getattr(value, "__dict__", {})
+        inner = [own[name] for name in _MEMBERS] if isinstance(value, nn.Module) else []
+        for holder in (own, *inner):
+            for name in sorted(names & {key for key in holder if isinstance(key, str)}):
+                self._entry(holder, name, f"{path}.{name}")
+
+    def _code(self, cls: type, names: set[str], path: str) -> set[str]:
+        """``names`` and what methods and properties of ``cls`` that they lead to name further."""
+        found, waiting = set(names), list(names)
+        for name in waiting:
+            member = inspect.getattr_static(cls, name, None)
+            if isinstance(member, property):
+                member = member.fget
+            elif isinstance(member, cached_property):
+                member = member.func
+            elif isinstance(member, staticmethod | classmethod):
+                member = member.__func__
+            if isinstance(member, types.FunctionType):
+                self._visit(member, path)
+                further = _names(member.__code__) - found
+                found |= further
+                waiting.extend(further)
+        return found
+
+    def _function(self, function: types.FunctionType, path: str) -> None:
+        for cell in function.__closure__ or ():
+            if id(cell) not in self._seen and _contents(cell) is not _MISSING:
+                self._seen[id(cell)] = cell
+                holder = _Cell(cell)
+                self._containers.append(holder)
+                self._paths.append(path)
+                value = cell.cell_contents
+                if isinstance(value, Tensor):
+                    self._place(holder, None, value)
+                else:
+                    self._visit(value, path)
+        self._visit(function.__defaults__, path)
+        self._visit(function.__kwdefaults__, path)
+        if function.__dict__:
+            self._visit(function.__dict__, path)
+        names = _names(function.__code__)
+        self._names |= names
+        if str(function.__module__).partition(".")[0] in ("torch", "manualbp"):
+            return  # whose globals are constants
+        for name in sorted(names & function.__globals__.keys()):
+            if not isinstance(function.__globals__[name], type | types.ModuleType):
+                self._entry(function.__globals__, name, name)
+
+    def _freeze(self) -> None:
+        pairs = zip(self._containers, self._paths, strict=True)
+        # A dictionary of hooks, for one, is empty nearly always: asking that costs least.
+        self._empty = [c for c in self._containers if not c]
+        full = [(c, path) for c, path in pairs if c]
+        self._containers, self._paths = [c for c, _ in full], [path for _, path in full]
+        self._copies = [_copy(c) for c in self._containers]
+        self._values = [holder.get(key, _MISSING) for holder, key in self._entries]
+        self._known = [*zip(self._entries, self._values, strict=True)]
+        self._classes = [type(module) for module in self.modules]
+        self._lookups = [(container, key) for container, key, _ in self.places]
+        self._at = [self.tensors[number] for _, _, number in self.places]
+        # A dictionary or list that has another tensor is not equal to its copy: torch's == gives
+        # no single answer then, and raises. It gives one of single numbers.
+        self._single = [
+            (container, key, tensor)
+            for (container, key), tensor in zip(self._lookups, self._at, strict=True)
+            if tensor.numel() == 1 or not any(container is c for c in self._containers)
+        ]
+        #: the same memory, whatever becomes of the tensor's own ``.data``
+        self.aliases = [t.detach() for t in self.tensors]
+        numbered = zip(self.tensors, self.aliases, range(len(self.tensors)), strict=True)
+        stored = [(t, a, i) for t, a, i in numbered if torch._C._has_storage(t)]
+        self._reached_tensors = self.tensors[: self._reached]
+        self._stored = [t for t, _, i in stored if i < self._reached]
+        self._stored_at = [a for _, a, i in stored if i < self._reached]
+        self._state = [t for t, _, i in stored if i >= self._reached]
+        self._state_at = [t.data_ptr() for t in self._state]
+        self._marks = [*map(_marks, self._reached_tensors)]
+
+    def index(self, tensor: Any) -> int | None:
+        """The place of a tensor in ``tensors``."""
+        return self._index.get(id(tensor))
+
+    # ---------------------------------------------------------------------------------- asking
+
+    def hold(self) -> bool:
+        """Whether all is as it was: before every step, so what costs least for one that holds."""
+        try:
+            return (
+                not any([container[key] is not t for container, key, t in self._single])
+                and self._containers == self._copies
+                and not any(self._empty)
+                and [*map(type, self.modules)] == self._classes
+                and not any([h.get(k) is not v for (h, k), v in self._known])
+                and all(map(_is_set_to, self._stored, self._stored_at))
+                and [*map(_marks, self._reached_tensors)] == self._marks
+                and [*map(_data_ptr, self._state)] == self._state_at
+            )
+        except (LookupError, TypeError, ValueError, RuntimeError):
+            return False  # gone, or of a type whose == cannot say
+
+    def same_tensors(self) -> bool:
+        """Whether every tensor is still where it was found."""
+        try:
+            return all(map(is_, [container[key] for container, key in self._lookups], self._at))
+        except LookupError:
+            return False
+
+    def difference(self) -> str:
+        """What has changed, in words."""
+        for container, copy, path in zip(self._containers, self._copies, self._paths, strict=True):
+            now, then = _items(container), _items(copy)
+            for key in (*then, *(key for key in now if key not in then)):
+                a, b = then.get(key, _MISSING), now.get(key, _MISSING)
+                if a is not b and (isinstance(a, Tensor) or isinstance(b, Tensor) or a != b):
+                    return f"{path}.{key} was {_shown(a)} and is {_shown(b)}"
+        for (holder, key), then in zip(self._entries, self._values, strict=True):
+            if (value := holder.get(key, _MISSING)) is not then:
+                return f"{key} was {_shown(then)} and is {_shown(value)}"
+        if any(self._empty):
+            return f"{next(c for c in self._empty if c)} has been empty"
+        return "a tensor's memory, its hooks, or whether it requires a gradient"
+
+    def hooks(self) -> Iterator[str]:
+        """The kinds of hooks that tensors bear."""
+        for required, backward, accumulated in self._marks:
+            if required and (backward or accumulated):
+                yield "register_hook" if backward else "register_post_accumulate_grad_hook"
+
+    def swap(self, tensors: Sequence[Tensor]) -> None:
+        """Put other tensors in the places of those found."""
+        for container, key, number in self.places:
+            if key in _items(container):
+                container[key] = tensors[number]
+
+    def found(self) -> list[Any]:
+        """What is in the place of each tensor now."""
+        return [_items(container).get(key) for container, key in self._lookups]
+
+    def restore(self) -> None:
+        """Put everything back as it was found."""
+        for container, copy in zip(self._containers, self._copies, strict=True):
+            if isinstance(container, list):
+                container[:] = copy
+            elif isinstance(container, _Cell):
+                container[None] = copy[0]
+            elif isinstance(container, dict) and list(map(id, container.values())) != list(
+                map(id, copy.values())
+            ):
+                container.clear()
+                container.update(copy)
+            elif isinstance(container, set):
+                container.clear()
+                container.update(copy)
+        for container in self._empty:
+            container.clear()
+        for (holder, key), value in zip(self._entries, self._values, strict=True):
+            if value is not _MISSING:
+                holder[key] = value
+        self.swap(self.tensors)
+
+
+class _Cell:
+    """A variable of an enclosing function, as a container of one."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __init__(self, cell: types.CellType) -> None:
+        self._cell = cell
+
+    def __getitem__(self, key: Any) -> Any:
+        return self._cell.cell_contents
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        self._cell.cell_contents = value
+
+    def __eq__(self, other: object) -> bool:
+        value, then = self._cell.cell_contents, other[0]  # type: ignore[index]
+        return bool(value is then or value == then)
+
+
+def _contents(cell: types.CellType) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:  # not assigned yet
+        return _MISSING
+
+
+def _names(code: types.CodeType) -> set[str]:
+    """The names that a function's code and the functions inside of it mention."""
+    found = set(code.co_names)
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            found |= _names(constant)
+        elif isinstance(constant, str) and constant.isidentifier():  # for getattr
+            found.add(constant)
+    return found
+
+
+def _copy(container: Any) -> Any:
+    if isinstance(container, _Cell):
+        return [container[None]]
+    kind: Callable[[Any], Any] = next(k for k in (dict, list, set) if isinstance(container, k))
+    return kind(container)
+
+
+def _items(container: Any) -> dict[Any, Any]:
+    if isinstance(container, dict):
+        return container
+    if isinstance(container, _Cell):
+        return {None: container[None]}
+    return dict(enumerate(container)) if isinstance(container, list) else dict.fromkeys(container)
+
+
+def _shown(value: Any) -> str:
+    if value is _MISSING:
+        return "not there"
+    if isinstance(value, Tensor):
+        return f"a tensor of shape {tuple(value.shape)}"
+    shown = repr(value)
+    return shown if len(shown) < 60 else f"a {type(value).__name__}"
