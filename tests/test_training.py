@@ -388,6 +388,52 @@ def test_a_last_update_that_ruins_the_weights_is_found_by_going_back(name):
     assert "its gradient was finite, the update not" in found
 
 
+@pytest.mark.parametrize("name", ENGINES[1:])
+@pytest.mark.parametrize("at", [0, 2])
+def test_going_back_leaves_all_as_it_was_when_the_bad_step_began(name, at):
+    torch.manual_seed(3)
+    xs, ys = torch.randn(6, 5, 4), torch.randint(2, (6, 5))
+    xs[2 + at, 0, 0] = torch.nan
+    cost = nn.SquaredError()
+
+    def setting():
+        torch.manual_seed(0)
+        layers = [nn.Linear(4, 3), nn.BatchNorm1d(3), nn.Dropout(0.4), nn.Linear(3, 2)]
+        net = torch.nn.Sequential(*layers)
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, 20)
+        torch.manual_seed(5)
+        return net, optimizer, schedule
+
+    def trained(steps):
+        """By autograd, up to where the bad step begins."""
+        net, optimizer, schedule = setting()
+        for x, y in zip(xs[:steps], ys[:steps], strict=True):
+            optimizer.zero_grad()
+            cost(net(x), y).backward()
+            optimizer.step()
+            schedule.step()
+        return net, optimizer, schedule
+
+    net, optimizer, schedule = setting()
+    step, tape = (engine.step_of(n, net, cost, optimizer) for n in (name, "tape"))
+    engine.several(step, tape, xs[:2], ys[:2], [schedule])
+    bad = engine.several(step, tape, xs[2:], ys[2:], [schedule])
+    assert isinstance(bad, engine.Bad) and bad.place == at
+    drawn = torch.get_rng_state()
+    theirs, expected, scheduled = trained(2 + at)
+    assert torch.equal(drawn, torch.get_rng_state())
+    assert monitor.first_non_finite(net, cost, bad.batch) == "the images"
+    found = monitor.first_non_finite(net, cost, (torch.full_like(xs[0], 1e38), ys[0]))
+    assert "the output of layer" in found
+    torch.testing.assert_close(net.state_dict(), theirs.state_dict())
+    torch.testing.assert_close(optimizer.state_dict(), expected.state_dict())
+    assert schedule.state_dict() == scheduled.state_dict()
+    if at:
+        for p, q in zip(net.parameters(), theirs.parameters(), strict=True):
+            torch.testing.assert_close(p.grad, q.grad)
+
+
 # NaN.
 
 

@@ -7,6 +7,7 @@ batches and updates as ever; only its callbacks see a call as one batch.
 
 from __future__ import annotations
 
+import copy
 import time
 import warnings
 from collections.abc import Callable
@@ -64,8 +65,14 @@ class TapeStep:
         self.net, self.cost, self.optimizer = net, cost, optimizer
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.update(*self.forward(x, y))
+
+    def forward(self, x: Tensor, y: Tensor) -> tuple[Tape, Tensor]:
         with Tape() as tape:
             cost = self.cost(self.net(x), y)
+        return tape, cost
+
+    def update(self, tape: Tape, cost: Tensor) -> Tensor:
         # Afterwards the gradients stay: whoever looks for a NaN looks at them.
         self.optimizer.zero_grad()
         tape.backprop(cost)
@@ -123,15 +130,23 @@ def step_of(
 
 
 class Snapshot:
-    """Weights, buffers and the optimizer's state before some steps, to go back to."""
+    """All that some steps change, to go back to."""
 
-    def __init__(self, net: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        self.optimizer = optimizer
+    def __init__(
+        self, net: nn.Module, optimizer: torch.optim.Optimizer, schedulers: list[Any]
+    ) -> None:
+        self.optimizer, self.schedulers = optimizer, schedulers
         self.known = set(optimizer.state)
         states = (value for state in optimizer.state.values() for value in state.values())
         self.tensors = [*net.parameters(), *net.buffers()]
         self.tensors += [value for value in states if isinstance(value, Tensor)]
         self.values = [tensor.detach().clone() for tensor in self.tensors]
+        self.gradients = [(p, p.grad) for p in net.parameters()]
+        self.options = [dict(group) for group in optimizer.param_groups]
+        self.schedules = [copy.deepcopy(scheduler.state_dict()) for scheduler in schedulers]
+        self.random = torch.get_rng_state()
+        cuda = next((t.device for t in self.tensors if t.is_cuda), None)
+        self.random_cuda = None if cuda is None else (torch.cuda.get_rng_state(cuda), cuda)
 
     def restore(self) -> None:
         with torch.no_grad():
@@ -139,6 +154,15 @@ class Snapshot:
                 tensor.copy_(value)
         for parameter in self.optimizer.state.keys() - self.known:
             del self.optimizer.state[parameter]
+        for parameter, gradient in self.gradients:
+            parameter.grad = gradient
+        for group, options in zip(self.optimizer.param_groups, self.options, strict=True):
+            group.update(options)
+        for scheduler, schedule in zip(self.schedulers, self.schedules, strict=True):
+            scheduler.load_state_dict(copy.deepcopy(schedule))
+        torch.set_rng_state(self.random)
+        if self.random_cuda is not None:
+            torch.cuda.set_rng_state(*self.random_cuda)
 
 
 class Bad(NamedTuple):
@@ -154,29 +178,31 @@ def several(
     """Train on batches, one after the other: their costs, or the first step that broke.
 
     Costs are looked at once, after all of them. Where one of them, or a weight, is not finite, the
-    steps are repeated on the tape up to the one at fault: network and gradients are then as they
-    were at its start.
+    steps are repeated on the tape up to the one at fault: network, optimizer, schedulers and
+    gradients are then as they were at its start.
     """
-    before, costs, rates = Snapshot(tape.net, tape.optimizer), [], []
-    groups = tape.optimizer.param_groups
+    net, optimizer = tape.net, tape.optimizer
+    before, costs = Snapshot(net, optimizer, schedulers), []
     pairs = list(zip(xs.unbind(), ys.unbind(), strict=True))
     for x, y in pairs:
-        rates.append([group["lr"] for group in groups])
         costs.append(step(x, y))
         for scheduler in schedulers:
             scheduler.step()
     together = torch.stack(costs)
-    finite = [t.detach().isfinite().all() for t in (together, *tape.net.parameters())]
+    finite = [t.detach().isfinite().all() for t in (together, *net.parameters())]
     if torch.stack(finite).all():
         return together
     before.restore()
     for place, (x, y) in enumerate(pairs):
-        with torch.no_grad():
-            if not tape.cost(tape.net(x), y).isfinite():
-                return Bad(place, (x, y))
-        for group, rate in zip(groups, rates[place], strict=True):
-            group["lr"] = rate
-        tape(x, y)
+        # The forward pass moves running statistics too, and draws numbers.
+        start = Snapshot(net, optimizer, schedulers)
+        taped, cost = tape.forward(x, y)
+        if not cost.isfinite():
+            start.restore()
+            return Bad(place, (x, y))
+        tape.update(taped, cost)
+        for scheduler in schedulers:
+            scheduler.step()
     # The last update ruined the weights; or dropout, drawn anew, has not broken the same step.
     place = int(together.isfinite().long().cumprod(0).sum())
     return Bad(place, pairs[min(place, len(pairs) - 1)])

@@ -92,7 +92,7 @@ def first_non_finite(net: nn.Module, cost: Cost, batch: tuple[Tensor, Tensor]) -
     images, labels = batch
     if not images.isfinite().all():
         return "the images"
-    with torch.no_grad(), recording(net) as record:
+    with torch.no_grad(), keeping_buffers(net), recording(net) as record:
         cost(net(images), labels)
     for name, module, _, out in record:
         if not out.isfinite().all():
@@ -116,6 +116,18 @@ def recording(net: nn.Module) -> Iterator[list[tuple[str, nn.Module, Tensor, Ten
     finally:
         for handle in handles:
             handle.remove()
+
+
+@contextmanager
+def keeping_buffers(net: nn.Module) -> Iterator[None]:
+    """Put running statistics back that a forward pass moves, to NaN for one."""
+    before = [(buffer, buffer.clone()) for buffer in net.buffers()]
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for buffer, value in before:
+                buffer.copy_(value)
 
 
 @contextmanager
