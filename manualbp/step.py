@@ -233,12 +233,15 @@ class Step:
                 f"tensor, or out of the modules",
                 stacklevel=4,
             )
+        bounds = _bounds(traced.graph) if xs.device.type == "cpu" else []
+        for bound in bounds:  # compiling runs the program once
+            bound.check(xs, ys)
         steps_of = [state.parameters[i].step for i in traced.used]
         call = _Call(
             self._program(state, traced, key, xs, ys, steps),
             [state.guards.aliases[i] for i in traced.tensors],
             [count for count in steps_of if count is not None],
-            _bounds(traced.graph) if xs.device.type == "cpu" else [],
+            bounds,
         )
         if len(state.calls) == PROGRAMS:
             del state.calls[next(iter(state.calls))]
