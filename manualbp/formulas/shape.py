@@ -52,8 +52,7 @@ class Flatten(_Move):
     def forward(input: Tensor, start_dim: int, end_dim: int, shape: Size) -> Tensor:
         a = input.flatten(start_dim, end_dim)
         # Autograd lets nobody write into a view that a Function returned, as relu_ may want to.
-        traced = torch.compiler.is_compiling() or torch._C._is_tracing()
-        if traced or not (input.requires_grad and a._is_view()):
+        if torch.compiler.is_compiling() or not (input.requires_grad and a._is_view()):
             return a
         return a.clone()
 
