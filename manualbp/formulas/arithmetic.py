@@ -609,7 +609,8 @@ class Pow(Formula):
         if not isinstance(input, Tensor):
             input = output.new_full((), input)
         nothing = (input == 0) & (exponent >= 0)
-        return g * (output * torch.where(nothing, 1, input).log())
+        # The logarithm of whole numbers would be one of single precision.
+        return g * (output * torch.where(nothing, 1, input).to(output.dtype).log())
 
 
 class Xlogy(Formula):
