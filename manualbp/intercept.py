@@ -71,8 +71,9 @@ class by_formula(TorchFunctionMode):
         twin = twins().get(func)
         if twin is not None:
             if _wanted(args, kwargs):
+                given = [a if type(a) in _KNOWN else _python(a) for a in args]
                 try:
-                    return twin(*args, **(_renamed(twin, kwargs) if kwargs else kwargs))
+                    return twin(*given, **(_renamed(twin, kwargs) if kwargs else kwargs))
                 except Exception as error:
                     # What no formula can do torch does, and what is wrong it refuses. But a hook
                     # or a tape has errors of its own, which are not about the arguments.
@@ -215,6 +216,8 @@ def _wanted(args: Any, kwargs: dict[str, Any]) -> bool:
                 if item.layout is not torch.strided or item.is_nested or item.dtype in _COMPLEX:
                     return False
                 found = found or item.requires_grad or (transforms and item.is_floating_point())
+            elif isinstance(item, complex) or (isinstance(item, torch.dtype) and item.is_complex):
+                return False
     return found
 
 
@@ -240,15 +243,26 @@ def _plain(cls: type) -> bool:
 
 def _renamed(twin: Call, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments under our names, where torch takes numpy's too."""
-    if _NUMPY_NAMES.keys().isdisjoint(kwargs):
-        return kwargs
-    ours = _parameters(twin)
-    return {k if k in ours else _NUMPY_NAMES.get(k, k): v for k, v in kwargs.items()}
+    kwargs = {k: _python(v) for k, v in kwargs.items()}
+    if not _NUMPY_NAMES.keys().isdisjoint(kwargs):
+        ours = _parameters(twin)
+        kwargs = {k if k in ours else _NUMPY_NAMES.get(k, k): v for k, v in kwargs.items()}
+    if isinstance(kwargs.get("dim"), Tensor):  # by this name it is an axis, of max as well
+        kwargs["dim"] = int(kwargs["dim"])
+    return kwargs
 
 
 #: what numpy calls torch's arguments: torch takes either
 _NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "a": "input", "x": "input"}
 _NUMPY_NAMES |= {"x1": "input", "x2": "other"}
+
+
+def _python(value: Any) -> Any:
+    """A number of numpy's as Python's, which is what the rules of a formula reckon with."""
+    return value.item() if type(value).__module__ == "numpy" and value.ndim == 0 else value
+
+
+_KNOWN = {Tensor, nn.Parameter, int, float, bool, type(None), tuple, list, str}
 
 
 @cache

@@ -282,6 +282,14 @@ SPELLINGS = {
     "no axes": lambda x, w, y: x.sum(dim=()) + x.mean(dim=[]) + x.amax(dim=()) + x.norm(dim=()),
     "numbers on the left": lambda x, w, y: (2 - x) + 3 * x + 1 / (2 + x * x) + 2**x + True * x,
     "numbers of numpy": lambda x, w, y: np.float64(2) * x + x * np.int64(3) + x / np.float32(2),
+    "axes of numpy": lambda x, w, y: (
+        x.max(np.int64(1))[0] + x.sum(np.int64(1)) + x.amax(np.int64(1))
+    ),
+    "a number of numpy among numbers": lambda x, w, y: torch.xlogy(x, np.float64(1.5)),
+    "an axis in a tensor": lambda x, w, y: (
+        x.max(dim=torch.tensor(1))[0] + x.median(torch.tensor(1))[0] + x.prod(axis=torch.tensor(1))
+    ),
+    "a power of whole numbers": lambda x, w, y: torch.tensor([2, 3, 5]) ** y,
     "tensors of one number": lambda x, w, y: x * torch.tensor(2) + torch.tensor(2.0).double() ** x,
     "of other dtypes": lambda x, w, y: x * (y > 0) + x * torch.arange(3) + x.float() * y,
     "the matrix product": lambda x, w, y: (x @ w).T @ x + torch.linalg.matmul(x, w).sum(),
@@ -310,6 +318,7 @@ TORCH_S_OWN = {
     "a list of lists": lambda x, w, y: x[[[0, 1], [1, 0]]],
     "singular values": lambda x, w, y: x.norm("nuc") + torch.linalg.norm(x, 2),
     "views": lambda x, w, y: (x * 1).flatten(),
+    "complex numbers": lambda x, w, y: (x + 1j) * (2j - y) + x.sum(dtype=torch.cdouble),
 }  # fmt: skip
 REFUSED = {
     "shapes": lambda x, w, y: x + w,
@@ -321,6 +330,9 @@ REFUSED = {
     "a number out of range": lambda x, w, y: F.dropout(x, 2.0),
     "a name": lambda x, w, y: x.sum(axes=1),
     "an index": lambda x, w, y: x[torch.tensor([7])],
+    "whole numbers with a gradient": lambda x, w, y: x.sum(dtype=torch.int),
+    "a narrower norm": lambda x, w, y: torch.norm(x, dtype=torch.float),
+    "less than no copies": lambda x, w, y: x.repeat_interleave(-1),
     "an index of floats": lambda x, w, y: x[torch.tensor([1.0])],
     "indices of other shapes": lambda x, w, y: x[torch.tensor([0, 1, 2]), torch.tensor([0, 1])],
     "a mask of another shape": lambda x, w, y: x[torch.ones(3, dtype=torch.bool)],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import index as index_of
 from typing import Any
 
 import torch
@@ -93,7 +94,8 @@ def prod(
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """a = Π x, along one axis or over all."""
-    return formulas.Prod.apply(_as(input, dtype), dim, keepdim)
+    axis = dim if dim is None else index_of(dim)
+    return formulas.Prod.apply(_as(input, dtype), axis, keepdim)
 
 
 def cumprod(input: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
@@ -181,6 +183,8 @@ def vector_norm(
     dtype: torch.dtype | None = None,
 ) -> Tensor:
     """a = (Σ |x|ᵖ)^(1/p) with p = ``ord``; the largest |x| where that is infinite."""
+    if dtype is not None and torch.promote_types(x.dtype, dtype) is not dtype:
+        raise RuntimeError(f"dtype: {dtype} holds less than the {x.dtype} of x")
     return formulas.Norm.apply(_as(x, dtype), ord, _axes(dim), keepdim)
 
 
@@ -268,13 +272,13 @@ def _one(which: str, input: Tensor) -> Tensor:
 
 
 def _along(which: str, input: Tensor, dim: int, keepdim: bool, **options: Any) -> Any:
-    options["keepdim"] = keepdim
+    dim, options["keepdim"] = index_of(dim), keepdim
     picked = formulas.PickAlong.apply(input, which, dim, keepdim, options, input.shape)
     return getattr(torch.return_types, which)(picked)
 
 
 def _several(which: str, input: Tensor, dim: int, **options: Any) -> Any:
-    picked = formulas.PickAlong.apply(input, which, dim, True, options, input.shape)
+    picked = formulas.PickAlong.apply(input, which, index_of(dim), True, options, input.shape)
     return getattr(torch.return_types, which)(picked)
 
 
@@ -286,7 +290,12 @@ def _axes(dim: Dim) -> int | tuple[int, ...] | None:
 
 
 def _as(input: Tensor, dtype: torch.dtype | None) -> Tensor:
-    return input if dtype is None else input.to(dtype)
+    if dtype is None:
+        return input
+    continuous = dtype.is_floating_point or dtype.is_complex
+    if not continuous and input.requires_grad and torch.is_grad_enabled():
+        raise RuntimeError(f"dtype: {dtype} has no gradients, but input asks for one")
+    return input.to(dtype)
 
 
 def _corrected(

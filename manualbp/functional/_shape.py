@@ -159,6 +159,8 @@ def repeat_interleave(
         input, dim = input.flatten(), 0
     dim %= input.dim()
     if isinstance(repeats, int):
+        if repeats < 0:
+            raise RuntimeError(f"repeat_interleave: expected repeats of 0 and more, got {repeats}")
         copies = [-1] * (dim + 1) + [repeats] + [-1] * (input.dim() - dim - 1)
         # Copied first: over an axis of one the last step alone would leave a view of ``input``.
         stretched = input.unsqueeze(dim + 1).expand(copies)
