@@ -1,5 +1,6 @@
 """intercept: unmodified code by formula. coverage: whose derivative each step is."""
 
+import inspect
 import operator
 import threading
 import warnings
@@ -91,8 +92,10 @@ def test_the_table_is_made_from_names():
     assert table[torch.relu] is table[torch.Tensor.relu] is functional.relu
     assert torch.Tensor.unfold not in table and torch.embedding not in table
     assert set(table.values()) >= {
-        f for n, f in vars(functional).items() if callable(f) and hasattr(F, n) and n[0] != "_"
-    } - {functional.squared_error, functional.triplet_margin_with_distance_loss}
+        inspect.unwrap(f)
+        for n, f in vars(functional).items()
+        if callable(f) and hasattr(F, n) and n[0] != "_"
+    } - {inspect.unwrap(functional.triplet_margin_with_distance_loss)}
 
 
 def test_a_name_that_means_something_else_is_no_twin():
