@@ -306,3 +306,63 @@ def test_compiled_and_per_example_gradients_of_a_network():
     wanted = [p.grad for p in net.parameters()]
     found = torch.autograd.grad(nn.SquaredError()(graph(x), y), tuple(net.parameters()))
     assert_close(found, tuple(wanted), **SHARP)
+
+
+# ---------------------------------------------------------------------------------- torch.func
+
+
+def ensemble(library, row):
+    """Two modules as one, on inputs of their own: outputs, and gradients from outside of vmap."""
+    modules = [row.build(library, seed) for seed in (0, 1)]
+    parameters, buffers = torch.func.stack_module_state(modules)
+
+    def call(parameters, buffers, inputs):
+        output = torch.func.functional_call(modules[0], (parameters, buffers), inputs)
+        return [t for t in tree_leaves(output) if is_real(t)]
+
+    inputs = tuple(
+        torch.stack([t.detach(), t.detach().flip(0)]).requires_grad_() if is_real(t) else t
+        for t in row.make()
+    )
+    axes = tuple(0 if is_real(t) else None for t in inputs)
+    torch.manual_seed(0)
+    mapped = torch.vmap(call, (0, 0, axes), randomness="same")
+    output = mapped(parameters, buffers, inputs)
+    starts = [*parameters.values(), *filter(is_real, inputs)]
+    above = [random_like(t) for t in output]
+    return output, torch.autograd.grad(output, starts, above, allow_unused=True)
+
+
+def is_real(value):
+    return isinstance(value, torch.Tensor) and value.is_floating_point()
+
+
+@pytest.mark.filterwarnings("ignore")  # torch's own, about performance
+def test_ensembles(row):
+    """torch.func.stack_module_state, vmap and the gradient from outside, wherever torch's run."""
+    if "ensembles" in row.without:
+        pytest.skip(row.without["ensembles"])
+    try:
+        expected = ensemble(torch.nn, row)
+    except Exception as error:
+        pytest.skip(f"torch's does not run: {type(error).__name__}")
+    compare(row, ensemble(nn, row), expected)
+
+
+def test_in_place_after_batch_norm_for_each_example():
+    """vmap of grad, in evaluation."""
+    found = []
+    for library in (nn, torch.nn):
+        torch.manual_seed(0)
+        layers = [library.Linear(3, 4), library.BatchNorm1d(4), library.ReLU(inplace=True)]
+        net = torch.nn.Sequential(*layers).double().eval()
+        parameters = {k: v.detach() for k, v in net.named_parameters()}
+
+        def cost(parameters, x, net=net):
+            state = (parameters, dict(net.named_buffers()))
+            output = torch.func.functional_call(net, state, (x[None],))
+            return (output * random_like(output)).sum()
+
+        x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+        found.append(torch.vmap(torch.func.grad(cost), (None, 0))(parameters, x))
+    assert_close(*found, **SHARP)

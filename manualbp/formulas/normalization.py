@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from manualbp.formula import Formula, autocasts
+from manualbp.plain import transformed
 
 __all__ = [
     "BatchNorm",
@@ -128,9 +129,12 @@ class FixedBatchNorm(_Running):
         running_var: Tensor,
         eps: float,
     ) -> Tensor:
-        return torch.nn.functional.batch_norm(
+        output = torch.nn.functional.batch_norm(
             input, running_mean, running_var, weight, bias, eps=eps
         )
+        if transformed():  # torch's rule for vmap returns a view, into which nobody may write
+            output = torch.ops.aten._unsafe_view(output, output.shape)
+        return output
 
     @staticmethod
     def rstd(g: Tensor, running_var: Tensor, eps: float) -> Tensor:
