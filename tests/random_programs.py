@@ -1047,7 +1047,7 @@ def close(t: Tensor, u: Tensor, slack: float = 1.0) -> bool:
     finite = t[t.isfinite()]
     scale = finite.abs().max().item() if finite.numel() else 1.0
     # What cancels is left with the rounding of what it was made of, here of the order of 1.
-    room = max(tolerance * scale * 1e-2, 16 * step)
+    room = max(tolerance * scale * 1e-2, 16 * step, 1e-12)
     return torch.allclose(u, t, rtol=tolerance, atol=room, equal_nan=True)
 
 

@@ -53,6 +53,11 @@ FOUND = {
         ["v2 = F.cosine_similarity(x0, x1, dim=0)"],
         dict(costs=("v2",)),
     ),
+    "a target that only says which case holds": (
+        ["x0 = randn(1, (3,))", "x1 = randn(2, (3,)).requires_grad_()"],
+        ["v2 = F.hinge_embedding_loss(x0, x1)"],
+        dict(),
+    ),
     "a formula that returns its input, where nothing is recorded": (
         ["x0 = randn(1, (3,)).requires_grad_()", "x1 = randn(2, ())"],
         ["with torch.no_grad(): v2 = reverse(x0)", "v3 = reverse(x1)", "v3.unsqueeze_(0)"],

@@ -314,6 +314,7 @@ def hinge_embedding_loss(
 ) -> Tensor:
     """C = a where y = 1, max(0, margin − a) where y = −1, a a distance, of any shape."""
     reduction = legacy_reduction(size_average, reduce, reduction)
+    target = target.detach()  # it only says which case holds
     return formulas.HingeEmbedding.apply(*_one_shape(input, target), margin, reduction)[0]
 
 
@@ -347,7 +348,7 @@ def cosine_embedding_loss(
 ) -> Tensor:
     """C = 1 − cos where y = 1, max(0, cos − margin) where y = −1; inputs (n, d) or (d,)."""
     reduction = legacy_reduction(size_average, reduce, reduction)
-    return formulas.CosineEmbedding.apply(input1, input2, target, margin, reduction)
+    return formulas.CosineEmbedding.apply(input1, input2, target.detach(), margin, reduction)
 
 
 def triplet_margin_loss(
