@@ -24,8 +24,8 @@ from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from manualbp import functional
-from manualbp.formula import any_autocast
-from manualbp.tape import overwrite
+from manualbp.formula import any_autocast, recorder
+from manualbp.tape import overwrite, writable
 
 Call = Callable[..., Any]
 Parameters = ParamSpec("Parameters")
@@ -90,6 +90,8 @@ class by_formula(TorchFunctionMode):
                     return composite(*args, **kwargs)
             finally:
                 self._entered.pop()
+        if recorder.get() is not None and args and isinstance(args[0], Tensor) and _writes(func):
+            writable(args[0])
         return func(*args, **kwargs)
 
 
@@ -219,6 +221,12 @@ def _wanted(args: Any, kwargs: dict[str, Any]) -> bool:
             elif isinstance(item, complex) or (isinstance(item, torch.dtype) and item.is_complex):
                 return False
     return found
+
+
+def _writes(func: Call) -> bool:
+    """Whether this writes into its first argument, as its name says."""
+    name = getattr(func, "__name__", "")
+    return name == "__setitem__" or (name.endswith("_") and not name.startswith("__"))
 
 
 def _with_weight(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -540,6 +540,26 @@ def test_what_is_written_into_a_flattened_value_is_written_into_its_source():
     assert x[0, 0] == 7
 
 
+@pytest.mark.parametrize("keep", [False, True])
+def test_torch_writes_into_values_inside_intercept(keep):
+    def compute(x):
+        a = torch.sin(x)
+        before = a * 2
+        a[0] = 3
+        a.view(-1)[5:].zero_()
+        a[1, 1:] = x[0, 1:]
+        return torch.tanh(a) * before
+
+    x = doubles(3, 4)
+    expected = compute(x)
+    with Tape(keep=keep) as tape, manualbp.intercept():
+        value = compute(x)
+    torch.testing.assert_close(value, expected)
+    g = torch.randn(3, 4, dtype=torch.double)
+    tape.backprop(value, g)
+    torch.testing.assert_close(x.grad, torch.autograd.grad(expected, x, g)[0])
+
+
 def test_a_value_that_belongs_to_somebody_else_stays_theirs():
     theirs = doubles(3)
 
