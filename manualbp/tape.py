@@ -198,7 +198,10 @@ class Tape:
 
     def _number(self, value: Tensor, formula: type[Formula] | None) -> int:
         """The number of ``value``, which requires a gradient, among values and leaves."""
-        node = value.grad_fn
+        try:
+            node = value.grad_fn
+        except RuntimeError as error:  # a view that a formula returned, as torch sees it
+            raise _written(_reaching(formula), "a formula") from error
         if node is None:
             return self._leaf(value, formula)
         if node not in self._numbers:
@@ -224,11 +227,7 @@ class Tape:
                 f"this one"
             )
         if version is not None and value._version != version:
-            raise TapeError(
-                f"{_reaching(formula)} shares its memory with an argument of "
-                f"{self._formulas[number // OUTPUTS].__name__}, which returned it, and has been "
-                f"changed in place since: change a copy"
-            )
+            raise _written(_reaching(formula), self._formulas[number // OUTPUTS].__name__)
         return int(number)
 
     def _from_before(self, node: Any, slot: int) -> int:
@@ -534,6 +533,13 @@ def writable(input: Tensor) -> None:
     value._taped, value._backward_hooks = taped, _NO_HISTORY  # type: ignore[attr-defined]
     base.requires_grad_(False)
     base.copy_(value)
+
+
+def _written(value: str, name: str) -> TapeError:
+    return TapeError(
+        f"{value} shares its memory with an argument of {name}, which returned it, and has been "
+        f"changed in place since: change a copy"
+    )
 
 
 def _reaching(formula: type[Formula] | None) -> str:

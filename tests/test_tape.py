@@ -594,7 +594,7 @@ def test_memory_that_an_argument_shares_is_not_written_to():
         before = F.sin(x)
         value = Reversal.apply(before)
         F.relu_(before)
-        with pytest.raises(RuntimeError, match=r"shares its memory .* Reversal|no_grad mode"):
+        with pytest.raises(RuntimeError, match=r"shares its memory .* changed in place since"):
             F.sin(value)
 
 
