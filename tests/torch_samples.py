@@ -266,3 +266,29 @@ def errors(function: Function) -> Iterator[Call]:
             if call is not None:
                 entry = f"{title(info)}, error #{number}"
                 yield Call(entry, torch.double, function, *call)
+
+
+class Layer(NamedTuple):
+    """One sample for a module: how it is constructed, and what it is called with."""
+
+    entry: str
+    constructor: Any
+    forward: Any
+
+
+def layers(
+    module: type, dtype: torch.dtype = torch.double, *, training: bool, errors: bool = False
+) -> Iterator[Layer]:
+    """torch's samples for a class of modules, or those that it has to refuse."""
+    for info in tables().modules:
+        made = info.module_error_inputs_func if errors else info.module_inputs_func
+        if info.module_cls is not module or made is None or dtype not in info.dtypes:
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            torch.manual_seed(0)
+            found = list(made(info, "cpu", dtype, requires_grad=True, training=training))
+        for number, sample in enumerate(found):
+            sample = getattr(sample, "module_error_input", sample)
+            entry = f"{info.name} {getattr(sample, 'desc', '')} #{number}"
+            yield Layer(entry, sample.constructor_input, sample.forward_input)

@@ -395,7 +395,7 @@ class Round(Formula):
 
     @staticmethod
     def forward(input: Tensor, decimals: int) -> Tensor:
-        return torch.round(input, decimals=decimals)
+        return torch.round(input, decimals=decimals) if decimals else torch.round(input)
 
     @staticmethod
     def grad_input(g: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ def sum(
 ) -> Tensor:
     """a = Σ x."""
     input = _as(input, dtype)
-    return formulas.Sum.apply(input, _axes(dim), keepdim, input.shape)
+    return _in(formulas.Sum.apply(input, _axes(dim), keepdim, input.shape), dtype)
 
 
 def mean(
@@ -83,7 +83,7 @@ def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) ->
 
 def cumsum(input: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
     """aⱼ = Σ xᵢ over i ≤ j, along ``dim``."""
-    return formulas.Cumsum.apply(_as(input, dtype), dim)
+    return _in(formulas.Cumsum.apply(_as(input, dtype), dim), dtype)
 
 
 def prod(
@@ -95,12 +95,12 @@ def prod(
 ) -> Tensor:
     """a = Π x, along one axis or over all."""
     axis = dim if dim is None else index_of(dim)
-    return formulas.Prod.apply(_as(input, dtype), axis, keepdim)
+    return _in(formulas.Prod.apply(_as(input, dtype), axis, keepdim), dtype)
 
 
 def cumprod(input: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
     """aⱼ = Π xᵢ over i ≤ j, along ``dim``."""
-    return formulas.Cumprod.apply(_as(input, dtype), dim)
+    return _in(formulas.Cumprod.apply(_as(input, dtype), dim), dtype)
 
 
 # ------------------------------------------------------------------------- spreads and norms
@@ -296,6 +296,11 @@ def _as(input: Tensor, dtype: torch.dtype | None) -> Tensor:
     if not continuous and input.requires_grad and torch.is_grad_enabled():
         raise RuntimeError(f"dtype: {dtype} has no gradients, but input asks for one")
     return input.to(dtype)
+
+
+def _in(output: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """In the dtype asked for: sums and products of small whole numbers are of large ones."""
+    return output if dtype is None or output.dtype is dtype else output.to(dtype)
 
 
 def _corrected(
