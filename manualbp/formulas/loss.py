@@ -546,7 +546,7 @@ class SoftMargin(Formula):
 class HingeEmbedding(Formula):
     """C = a where y = 1, max(0, margin − a) where y = −1
 
-    ∂C/∂a = s g / n,  s = 1 where y = 1, −[a ≤ margin] where y = −1
+    ∂C/∂a = s g / n,  s = 1 where y = 1, −[a < margin] where y = −1
     """
 
     outputs = ("output", "slope")  # s in a byte: neither a nor y need be kept
@@ -557,7 +557,7 @@ class HingeEmbedding(Formula):
     ) -> tuple[Tensor, Tensor]:
         cost = torch.hinge_embedding_loss(input, target, margin, get_enum(reduction))
         # A y that is neither counts as both, as torch has it.
-        hinged = (target != 1) & (input <= margin)
+        hinged = (target != 1) & (input < margin)
         return cost, (target != -1).to(torch.int8) - hinged.to(torch.int8)
 
     @staticmethod
@@ -570,8 +570,8 @@ class HingeEmbedding(Formula):
 class MarginRanking(Formula):
     """C = max(0, margin − y d),  d = a₁ − a₂, y = ±1 for which of the two should be larger
 
-    ∂C/∂d = −y [y d ≤ margin] g / n
-    ∂C/∂y = −d [y d ≤ margin] g / n
+    ∂C/∂d = −y [y d < margin] g / n
+    ∂C/∂y = −d [y d < margin] g / n
     """
 
     broadcasts = True
@@ -584,7 +584,7 @@ class MarginRanking(Formula):
     def share(
         g: Tensor, difference: Tensor, target: Tensor, margin: float, reduction: str
     ) -> Tensor:
-        violated = margin + -target * difference >= 0
+        violated = margin + -target * difference > 0
         return torch.where(violated, _each(g, violated, reduction), 0)
 
     @staticmethod
@@ -623,7 +623,7 @@ class TripletMargin(Formula):
         reduction: str,
     ) -> Tensor:
         nearest = negative if swapped is None else torch.minimum(negative, swapped)
-        violated = nearest - positive <= margin
+        violated = nearest - positive < margin
         return torch.where(violated, _each(g, violated, reduction), 0)
 
     @staticmethod
@@ -674,7 +674,7 @@ class CosineEmbedding(Formula):
         """∂C/∂cos"""
         g = _each(g, target, reduction).unsqueeze(-1)
         y = target.unsqueeze(-1)
-        return torch.where(y == 1, -g, torch.where((y == -1) & (cosine >= margin), g, 0))
+        return torch.where(y == 1, -g, torch.where((y == -1) & (cosine > margin), g, 0))
 
     @staticmethod
     def grad_input1(
