@@ -920,9 +920,8 @@ def _walk_back(program: Program, outcome: Outcome, leaves: dict[str, Tensor], ta
             for cost, g in zip(costs, above, strict=True):
                 cost.backward(g, retain_graph=program.keep)
     outcome.gradients = {n: leaf.grad for n, leaf in leaves.items()}
-    for name, t in outcome.values.items():
-        if not t.is_leaf and t.retains_grad:
-            outcome.gradients[name] = t.grad
+    retained = {id(t): (n, t) for n, t in outcome.values.items() if not t.is_leaf}
+    outcome.gradients |= {n: t.grad for n, t in retained.values() if t.retains_grad}
 
 
 # ----------------------------------------------------------------------------------- comparing
@@ -948,7 +947,7 @@ REFUSALS = re.compile(
     "changed in place since|leaf Variable that requires grad|autograd does not pass by a value|"
     "cannot be changed in place"
 )
-POOLING = re.compile("pool|interpolate|upsample")
+POOLING = re.compile("pool|interpolate|upsample|grid_sample")
 #: what an author meets who writes into what a function of several steps gave
 DETACHED = "Can't detach views in-place"
 #: what is used may not be written over before the way back; what is kept is not always the same
@@ -964,6 +963,8 @@ def compare(program: Program, way: str, theirs: Outcome, ours: Outcome) -> Findi
         same = theirs.error is not None and (theirs.stage, theirs.at) == (ours.stage, ours.at)
         if theirs.error is not None and theirs.stage in ("backward", "second"):
             return None
+        if way == "tape" and (reason := REFUSALS.search(str(ours.error))):
+            return Finding(way, f"refuses: {reason.group()}", where, message)
         if same:
             if isinstance(ours.error, type(theirs.error)):
                 return None
@@ -978,8 +979,6 @@ def compare(program: Program, way: str, theirs: Outcome, ours: Outcome) -> Findi
         for reason in (DETACHED, CHANGED):
             if reason in message:
                 return Finding(way, f"refuses: {reason}", where, message)
-        if way == "tape" and (reason := REFUSALS.search(str(ours.error))):
-            return Finding(way, f"refuses: {reason.group()}", where, message)
         return Finding(way, f"raises {type(ours.error).__name__}", where, message)
     if theirs.error is not None:
         message = f"{type(theirs.error).__name__}: {theirs.error}"

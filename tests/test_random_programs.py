@@ -58,6 +58,14 @@ FOUND = {
         ["v2 = F.hinge_embedding_loss(x0, x1)"],
         dict(),
     ),
+    "a margin cost of nan": (
+        ["x0 = randn(1, (2, 3)).sqrt().requires_grad_()", "x1 = torch.tensor([0, 2])"],
+        [
+            "v2 = F.multi_margin_loss(x0, x1, p=2)",
+            "v3 = F.multilabel_margin_loss(x0[0], x1[:1].expand(3))",
+        ],
+        dict(costs=("v2",)),
+    ),
     "a formula that returns its input, where nothing is recorded": (
         ["x0 = randn(1, (3,)).requires_grad_()", "x1 = randn(2, ())"],
         ["with torch.no_grad(): v2 = reverse(x0)", "v3 = reverse(x1)", "v3.unsqueeze_(0)"],

@@ -731,7 +731,7 @@ class MultiMargin(Formula):
         each = _each(g, target, reduction) / input.shape[-1]
         each = (each if weight is None else each * weight[target]).unsqueeze(-1)
         slope = torch.where(excess > 0, each, 0) if p == 1 else 2 * excess * each
-        return slope - slope.sum(-1, keepdim=True) * _is_class(target, input)
+        return torch.where(_is_class(target, input), -slope.sum(-1, keepdim=True), slope)
 
 
 class MultiLabelMargin(Formula):
@@ -743,8 +743,10 @@ class MultiLabelMargin(Formula):
     @staticmethod
     def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
         pairs = _label_pairs(input, target)
-        excess = (1 - input.unsqueeze(-1) + input.unsqueeze(-2)).clamp(min=0)
-        return _reduced((pairs * excess).sum((-2, -1)) / input.shape[-1], reduction)
+        excess = 1 - input.unsqueeze(-1) + input.unsqueeze(-2)
+        # A nan exceeds nothing, as torch has it.
+        cost = torch.where((excess > 0) & (pairs > 0), pairs * excess, 0)
+        return _reduced(cost.sum((-2, -1)) / input.shape[-1], reduction)
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, target: Tensor, reduction: str) -> Tensor:
@@ -842,7 +844,8 @@ def _excess(input: Tensor, target: Tensor, margin: float) -> Tensor:
     """max(0, margin − a_y + aⱼ) of every class but y."""
     is_class = _is_class(target, input)
     right = input.gather(-1, target.unsqueeze(-1))
-    return (margin - right + input).clamp(min=0).masked_fill(is_class, 0)
+    excess = margin - right + input
+    return torch.where((excess > 0) & ~is_class, excess, 0)  # a nan exceeds nothing, as in torch
 
 
 def _label_pairs(input: Tensor, target: Tensor) -> Tensor:
