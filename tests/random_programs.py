@@ -920,10 +920,10 @@ def _walk_back(program: Program, outcome: Outcome, leaves: dict[str, Tensor], ta
             for cost, g in zip(costs, above, strict=True):
                 cost.backward(g, retain_graph=program.keep)
     outcome.gradients = {n: leaf.grad for n, leaf in leaves.items()}
-    if tape is not None:
-        return  # autograd keeps no gradient of a value there, and the tape says so
-    retained = {id(t): (n, t) for n, t in outcome.values.items() if not t.is_leaf}
-    outcome.gradients |= {n: t.grad for n, t in retained.values() if t.retains_grad}
+    for name, t in {id(t): (n, t) for n, t in outcome.values.items()}.values():
+        with contextlib.suppress(RuntimeError):  # a stale view does not say where it comes from
+            if not t.is_leaf and t.retains_grad:
+                outcome.gradients[name] = t.grad
 
 
 # ----------------------------------------------------------------------------------- comparing
