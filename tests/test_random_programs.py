@@ -66,6 +66,16 @@ FOUND = {
         ],
         dict(costs=("v2",)),
     ),
+    "nothing left out of a single example": (
+        ["x0 = randn(1, (2, 3)).requires_grad_()"],
+        [
+            "v1 = x0 * 1",
+            "v2 = F.dropout3d(v1, 0.5, False)",
+            "v3 = F.dropout1d(v1, 0.5, False)",
+            "v1.t_()",
+        ],
+        dict(costs=("v2", "v3")),
+    ),
     "a formula that returns its input, where nothing is recorded": (
         ["x0 = randn(1, (3,)).requires_grad_()", "x1 = randn(2, ())"],
         ["with torch.no_grad(): v2 = reverse(x0)", "v3 = reverse(x1)", "v3.unsqueeze_(0)"],

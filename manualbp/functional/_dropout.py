@@ -94,7 +94,8 @@ def _dropped(
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not training or p == 0 or input.numel() == 0:
-        return input
+        # Of a single example torch gives a view, of a batch the input.
+        return input.view_as(input) if options == (1,) and not inplace else input
     if p == 1:  # nothing is left, of whatever kind, and nothing drawn
         formula, options = formulas.Dropout, ()
     elif any(axes is not None and input.dim() < axes for axes in options):
