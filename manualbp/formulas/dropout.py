@@ -89,11 +89,11 @@ def share_kept(p: float) -> float:
 
 def _drawn(input: Tensor, p: float, axes: int | None) -> Tensor:
     """m, for each index of the first ``axes`` axes or for each entry."""
+    like = input.real if input.is_complex() else input
     if axes is None:
-        noise = torch.empty_like(input, dtype=input.dtype.to_real())
+        noise = torch.empty_like(like)
     else:
-        shape = (*input.shape[:axes], *[1] * (input.dim() - axes))
-        noise = input.new_empty(shape, dtype=input.dtype.to_real())
+        noise = like.new_empty((*input.shape[:axes], *[1] * (input.dim() - axes)))
     return noise.bernoulli_(1 - p).bool()
 
 
