@@ -318,9 +318,8 @@ def _with_dtype_third(ours: Call) -> Call:
 #: where torch keeps its functions, and what the names of its operators begin with there
 _SPACES = {torch: "", Tensor: "", torch.special: "special_", torch.linalg: "linalg_"}
 
-#: views are structure; what calls a function of the user's is entered, so that this one runs by
-#: formula too
-_TORCH_S_OWN = {"flatten", "triplet_margin_with_distance_loss"}
+#: what calls a function of the user's is entered, so that this one runs by formula too
+_TORCH_S_OWN = {"triplet_margin_with_distance_loss"}
 
 #: torch's further names
 ALIASES = {

@@ -15,7 +15,7 @@ from torch.autograd import gradcheck, gradgradcheck
 from torch.autograd.graph import saved_tensors_hooks
 from torch.testing import assert_close
 
-from manualbp import Formula, Tape, formulas, functional
+from manualbp import Formula, Tape, formulas, functional, nn
 
 
 def real(*shape, grad=True):
@@ -632,9 +632,9 @@ def test_a_value_changed_in_place_after_a_formula():
     for change in (torch.relu_, lambda a: a.mul_(2), lambda a: a[0].add_(1)):
         for start in (1, 2):  # of which the last leaves all as it is
             results = []
-            for flatten in (functional.flatten, torch.flatten):
+            for library in (nn, torch.nn):
                 h = x * 1
-                change(flatten(h, start))
+                change(library.Flatten(start)(h))
                 results.append((h, *torch.autograd.grad(h.square(), x, random_like(h))))
             assert_close(*results)
 

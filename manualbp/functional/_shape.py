@@ -11,14 +11,12 @@ import torch
 from torch import Tensor
 
 from manualbp import formulas
-from manualbp.formula import eager, recorder
 
 __all__ = [
     "cat",
     "concat",
     "diag",
     "diag_embed",
-    "flatten",
     "flip",
     "gather",
     "hstack",
@@ -41,15 +39,6 @@ __all__ = [
     "triu",
     "vstack",
 ]
-
-
-def flatten(input: Tensor, start_dim: int = 0, end_dim: int = -1) -> Tensor:
-    """The axes ``start_dim`` … ``end_dim`` as one: a view where torch has one."""
-    recorded = recorder.get() is not None or torch._C._is_tracing()
-    if eager() or recorded or not torch.is_grad_enabled():
-        # What is written into a view is written into its source, and autograd has to see that.
-        return torch.flatten(input, start_dim, end_dim)
-    return formulas.Flatten.apply(input, start_dim, end_dim, input.shape)
 
 
 # ------------------------------------------------------------------------------------ together

@@ -49,6 +49,8 @@ def describe(net: nn.Module, cost: Cost, images: Tensor, labels: Tensor) -> list
 def formula_of(output: Tensor) -> tuple[str, str]:
     """The value and the gradients that the formula behind a tensor states."""
     formula = graph.formula_of(output.grad_fn)
+    if graph.is_structural(output.grad_fn):
+        return "a = z, elsewhere", "∂C/∂z = g, in the shape of z"
     if formula is None:
         return "", f"autograd's own ({type(output.grad_fn).__name__})"
     if getattr(formula, "derivation", None) is None:

@@ -46,11 +46,6 @@ def indexed(name: str, at: Callable[..., Any], *arguments: Any, **options: Any) 
 
 
 CASES = [
-    row("flatten", real(2, 3, 2), twin=torch.flatten, start_dim=1),
-    row("flatten", real(2, 3, 2, 2), twin=torch.flatten, start_dim=1, end_dim=2),
-    row("flatten", transposed(real(2, 3, 2)), twin=torch.flatten, note="transposed"),
-    row("flatten", real(), twin=torch.flatten),
-    row("flatten", real(0, 3, 2), twin=torch.flatten, start_dim=1, without=EMPTY),
     together("cat", real(2, 3), real(4, 3), real(0, 3)),
     together("cat", real(2, 3), transposed(real(2, 1)), dim=-1),
     together("concat", real(2, 3), constant(real(2, 3)), dim=1),
