@@ -187,8 +187,7 @@ class Tape:
             output = apart(output, arguments)
         if output.requires_grad or (version is not None and any(output is a for a in arguments)):
             # It belongs to somebody else, who knows it by another history.
-            with torch.no_grad():
-                output = output.view_as(output)
+            output = output.detach()
         if output.dtype not in _WITHOUT_GRADIENT:
             output.requires_grad_()
             output._taped = (self._identity, number, version)  # type: ignore[attr-defined]

@@ -763,7 +763,8 @@ class Builder:
             () if last else costs,
             retain=self.coin(0.1),
             accumulate=self.coin(0.15),
-            second=double and self.coin(0.25),
+            # In the second pass a hook is called again where torch saved its value.
+            second=double and self.coin(0.25) and all(line.call != "hooks" for line in self.body),
             joint=len(costs) > 1 and self.coin(0.5),
             twice=self.coin(0.1),
         )

@@ -76,6 +76,29 @@ FOUND = {
         ],
         dict(costs=("v2", "v3")),
     ),
+    "a norm of 0, and of less than 0": (
+        ["x0 = randn(1, (3, 4)).requires_grad_()"],
+        [
+            "v1 = x0.relu()",
+            "v2 = torch.linalg.vector_norm(v1, -1, 1)",
+            "v3 = v1.dist(v1.detach(), 3)",
+        ],
+        dict(costs=("v2", "v3")),
+    ),
+    "an infinite gradient of what is cut off": (
+        [
+            "x0 = randn(1, (2, 3)).requires_grad_()",
+            "x1 = randn(2, (2, 2))",
+            "x2 = randn(3, (2, 2))",
+        ],
+        ["v3 = torch.rnn_relu_cell(x0, x1, randn(4, (2, 3)), x2)", "v4 = v3.sqrt()"],
+        dict(costs=("v4",)),
+    ),
+    "torch's own operations on what a formula returned": (
+        ["x0 = randn(1, (4,)).requires_grad_()"],
+        ["v1 = x0.exp()", "v2 = reverse(v1)", "v3 = v2.unflatten(0, (2, 2)).sin()"],
+        dict(costs=("v3",)),
+    ),
     "a formula that returns its input, where nothing is recorded": (
         ["x0 = randn(1, (3,)).requires_grad_()", "x1 = randn(2, ())"],
         ["with torch.no_grad(): v2 = reverse(x0)", "v3 = reverse(x1)", "v3.unsqueeze_(0)"],

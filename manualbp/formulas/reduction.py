@@ -302,14 +302,15 @@ def _direction(x: Tensor, a: Tensor, p: float, dim: Dim) -> Tensor:
     if p == 1:
         return x.sign()
     if p == 2:
-        return (x / a).masked_fill(a == 0, 0)
+        return x / a.masked_fill(a == 0, 1)
     size = x.abs()
     if math.isinf(p):  # among those of the largest size in equal parts
         largest = (size == a) | (size.isnan() & a.isnan())
         return x.sign() * largest / largest.sum(dim, keepdim=True)
-    scaled = (size / a).masked_fill(a == 0, 0)
+    scaled = size / a.masked_fill(a == 0, 1)
     # The power of 0 has no slope for p < 1, where its factor sign x is 0.
-    return x.sign() * scaled.masked_fill(size == 0, 1).pow(p - 1)
+    slope = x.sign() * scaled.masked_fill(size == 0, 1).pow(p - 1)
+    return slope if p > 0 else slope.masked_fill(a == 0, 0)
 
 
 # ------------------------------------------------------------------------------------- choices

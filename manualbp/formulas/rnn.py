@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from manualbp import products
 from manualbp.formula import Formula
+from manualbp.gate import zeroed
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
@@ -108,10 +109,12 @@ class RNN(_Recurrent):
         nonlinearity: str,
     ) -> tuple[Tensor, ...]:
         """δ of every step, twice, and ∂C/∂h₀."""
-        slope = _tanh_slope(output) if nonlinearity == "tanh" else (output > 0).to(output.dtype)
+        tanh = nonlinearity == "tanh"
+        slope = _tanh_slope(output) if tanh else output <= 0
         states, delta = _Relay(g_h_n), []
         for g_t, slope_t in _steps(batch_sizes, not reverse, g_output, slope):
-            d = (g_t + states.hand_over(g_t)) * slope_t
+            d = g_t + states.hand_over(g_t)
+            d = d * slope_t if tanh else zeroed(d, slope_t)
             states.now = d @ weight_hh
             delta.append(d)
         every = _joined(delta, not reverse)
