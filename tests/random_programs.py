@@ -1252,7 +1252,7 @@ def smaller(program: Program) -> Iterator[Program]:
 
 
 def _leaf_line(name: str, t: Tensor, want: bool) -> Line:
-    seed = sum(t.shape, 7)
+    seed = int(name[1:])
     dtype = f", {t.dtype}" if t.dtype is not torch.double else ""
     source = f"{name} = randn({seed}, {tuple(t.shape)}{dtype})" + ".requires_grad_()" * want
     return Line(source, (name,), leaf=True)

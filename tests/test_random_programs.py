@@ -85,6 +85,16 @@ FOUND = {
         ],
         dict(costs=("v2", "v3")),
     ),
+    "nan beside what was filled in": (
+        ["x0 = randn(1, ()).requires_grad_()", "x1 = randn(2, (4, 3))"],
+        ["v2 = x1.index_fill(1, torch.tensor([2]), x0.abs()).rsqrt()"],
+        dict(costs=("v2",)),
+    ),
+    "distances among the same points": (
+        ["x0 = randn(1, (4, 3)).requires_grad_()"],
+        ["v1 = torch.cdist(x0, x0.clone())"],
+        dict(costs=("v1",), second=True),
+    ),
     "an infinite gradient of what is cut off": (
         [
             "x0 = randn(1, (2, 3)).requires_grad_()",

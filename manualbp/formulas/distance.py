@@ -153,9 +153,9 @@ def _slope(d: Tensor, norm: Tensor, p: float) -> Tensor:
     if p == math.inf:  # shared by the largest
         largest = d.abs() == d.abs().amax(-1, keepdim=True)
         return d.sign() * (largest / largest.sum(-1, keepdim=True))
-    norm = norm.masked_fill(norm == 0, 1)
+    nowhere, norm = norm == 0, norm.masked_fill(norm == 0, 1)
     if p == 2:
-        return d / norm
+        return (d / norm).masked_fill(nowhere, 0)
     # The power of 0 has an infinite slope for p < 2, which the sign's 0 would make nan.
     return d.sign() * (d.abs().masked_fill(d == 0, 1) / norm) ** (p - 1)
 

@@ -302,7 +302,7 @@ def _direction(x: Tensor, a: Tensor, p: float, dim: Dim) -> Tensor:
     if p == 1:
         return x.sign()
     if p == 2:
-        return x / a.masked_fill(a == 0, 1)
+        return (x / a.masked_fill(a == 0, 1)).masked_fill(a == 0, 0)
     size = x.abs()
     if math.isinf(p):  # among those of the largest size in equal parts
         largest = (size == a) | (size.isnan() & a.isnan())

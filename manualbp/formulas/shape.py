@@ -398,4 +398,5 @@ class IndexFill(_Move):
     @staticmethod
     def grad_value(g: Tensor, dim: int, index: Tensor) -> Tensor:
         # What was overwritten, once, however often an index says so.
-        return (g - g.index_fill(dim, index, 0)).sum()
+        at = torch.zeros_like(g, dtype=torch.bool).index_fill(dim, index, True)
+        return torch.where(at, g, 0).sum()
