@@ -85,6 +85,7 @@ POLICIES: dict[str, dict[str, Policy]] = {
         **_always(LOWER, "einsum"),
         **_always(WIDEST, "tensordot grid_sample bilinear"),
         **_always(AS_IT_IS, "trace"),
+        **_always(SINGLE, "multilabel_soft_margin_loss"),  # its sum over the labels is
         **dict.fromkeys(("cumprod", "cumsum", "prod"), _without_dtype),
     },
 }

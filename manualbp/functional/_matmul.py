@@ -178,8 +178,11 @@ def _contracted(a: Tensor, i: str, b: Tensor, j: str, k: str, entrywise: bool) -
             a, i = a.squeeze(i.index(c)), i.replace(c, "")
         elif m == 1 != n:
             b, j = b.squeeze(j.index(c)), j.replace(c, "")
+    alike = a.dtype is b.dtype
     a, i = _reduced(a, i, j + k)
     b, j = _reduced(b, j, i + k)
+    if alike and a.dtype is not b.dtype:  # one is a sum of whole numbers
+        a, b = a.long(), b.long()
     batch, inner = [c for c in i if c in j and c in k], [c for c in i if c in j and c not in k]
     left, right = [c for c in i if c not in j], [c for c in j if c not in i]
     sizes = dict(zip(i + j, a.shape + b.shape, strict=True))
@@ -198,7 +201,10 @@ def _reduced(t: Tensor, letters: str, needed: str) -> tuple[Tensor, str]:
     """Summed over the axes whose letters nobody needs."""
     alone = [axis for axis, c in enumerate(letters) if c not in needed]
     kept = "".join(c for c in letters if c in needed)
-    return (sum(t, alone, dtype=t.dtype), kept) if alone else (t, letters)
+    if not alone:
+        return t, letters
+    whole = not (t.is_floating_point() or t.is_complex())  # of which torch has the sum as int64
+    return sum(t, alone, dtype=None if whole else t.dtype), kept
 
 
 def einsum(*args: Any) -> Tensor:
