@@ -120,14 +120,13 @@ def _checked(cls: Any, formula: _Reader) -> Method:
                     f"{name}.forward changed its argument '{formula.arguments[i]}' in place, which "
                     f"autograd does not see: compute a new tensor, such as x + 1 and not x.add_(1)"
                 )
+        found = f"{len(output)} values" if isinstance(output, tuple) else type(output).__name__
         if len(outputs) == 1 and not isinstance(output, Tensor):
-            found = f"{len(output)} values" if isinstance(output, tuple) else type(output).__name__
             raise TypeError(
                 f"{name}.forward returned {found}, but one tensor is declared: name what it "
                 f"returns by outputs = ('output', …)"
             )
-        if len(outputs) > 1 and not (isinstance(output, tuple) and len(output) == len(outputs)):
-            found = f"{len(output)} values" if isinstance(output, tuple) else type(output).__name__
+        if len(outputs) > 1 and found != f"{len(outputs)} values":
             raise TypeError(
                 f"{name}.forward returned {found}, but {len(outputs)} are declared: return a tuple "
                 f"({', '.join(outputs)}), or declare what it returns by outputs"

@@ -104,6 +104,9 @@ class CosineSimilarity(Formula):
     def forward(x1: Tensor, x2: Tensor, dim: int, eps: float) -> Tensor:
         return torch.cosine_similarity(x1, x2, dim, eps)
 
+    #: c again: the caller may have written over the output
+    cosine = forward
+
     @staticmethod
     def length1(x1: Tensor, dim: int) -> Tensor:
         return _length(x1, dim)
@@ -111,11 +114,6 @@ class CosineSimilarity(Formula):
     @staticmethod
     def length2(x2: Tensor, dim: int) -> Tensor:
         return _length(x2, dim)
-
-    @staticmethod
-    def cosine(x1: Tensor, x2: Tensor, dim: int, eps: float) -> Tensor:
-        """c again: the caller may have written over the output."""
-        return torch.cosine_similarity(x1, x2, dim, eps)
 
     @staticmethod
     def grad_x1(

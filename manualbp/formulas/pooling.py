@@ -217,17 +217,8 @@ class LPPool(Formula):
         pool = _of_axes(shape, F.lp_pool1d, F.lp_pool2d, F.lp_pool3d)
         return pool(input, norm_type, kernel_size, stride, ceil_mode)
 
-    @staticmethod
-    def pooled(
-        input: Tensor,
-        norm_type: float,
-        kernel_size: Each,
-        stride: Each | None,
-        ceil_mode: bool,
-        shape: Shape,
-    ) -> Tensor:
-        """a again: the caller may have written over the output."""
-        return LPPool.forward(input, norm_type, kernel_size, stride, ceil_mode, shape)
+    #: a again: the caller may have written over the output
+    pooled = forward
 
     @staticmethod
     def grad_input(
