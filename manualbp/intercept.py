@@ -25,7 +25,7 @@ from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from manualbp import functional
 from manualbp.formula import any_autocast, recorder
-from manualbp.tape import overwrite, writable
+from manualbp.tape import overwrite, unhooked, writable
 
 Call = Callable[..., Any]
 Parameters = ParamSpec("Parameters")
@@ -380,7 +380,8 @@ def _in_place(name: str, ours: Call) -> Call:
             raise NotImplementedError(f"{name}_: in another dtype than that of its input")
         # A formula is a function of its inputs, so it gets a copy that nobody overwrites; the
         # rules of a sum alone do not look at them.
-        given = input if name in ("add", "sub") else input.clone()
+        given = unhooked(input)
+        given = given if name in ("add", "sub") else given.clone()
         if any_autocast():  # it changes the dtype of no operation in place
             with torch.autocast(input.device.type, enabled=False):
                 output = ours(given, *args, **kwargs)

@@ -9,6 +9,7 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Size, Tensor, distributed
+from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.autograd.graph import GradientEdge
 from torch.nn.modules import module as torch_module
 
@@ -56,6 +57,9 @@ def _raise_no_retained(*_: Any, **__: Any) -> NoReturn:
 
 _NO_HISTORY = _NoHistory()
 
+#: in the place of a version, which it never equals: torch made another value of it in place
+_REPLACED = -1
+
 
 class Tape:
     """Runs a network by formula and remembers it, so that the rules can be run in reverse.
@@ -89,6 +93,8 @@ class Tape:
         self._identity = object()
         #: what gets a gradient in the end: leaves, and edges to a history from before
         self._leaves: list[Tensor | GradientEdge] = []
+        #: leaves that say that they want a gradient, and to which autograd has no way
+        self._edgeless: set[Tensor] = set()
         #: the number of a leaf by its id, of an edge, and of what torch's own operations made by
         #: their nodes in the graph of autograd: that of the first output
         self._numbers: dict[Any, int] = {}
@@ -175,22 +181,23 @@ class Tape:
 
     def _noted(self, output: Tensor, formula: Any, arguments: Any, number: int) -> Tensor:
         """``output`` as the value of that number: a tensor of its own, never one of a user's."""
-        version = None
+        shared = False
         # Asking each argument for its memory takes a microsecond; formulas here return views.
         may_share = output._is_view() or formula.__module__[:9] != "manualbp."
         for argument in arguments:
             if argument is output:
                 may_share = True
         if may_share and any(isinstance(a, Tensor) and _share(a, output) for a in arguments):
-            version = output._version
+            shared = True
         elif output._is_view():
             output = apart(output, arguments)
-        if output.requires_grad or (version is not None and any(output is a for a in arguments)):
+        if output.requires_grad or (shared and any(output is a for a in arguments)):
             # It belongs to somebody else, who knows it by another history.
             output = output.detach()
         if output.dtype not in _WITHOUT_GRADIENT:
             output.requires_grad_()
-            output._taped = (self._identity, number, version)  # type: ignore[attr-defined]
+            taped = (self._identity, number, output._version, shared)
+            output._taped = taped  # type: ignore[attr-defined]
             output._backward_hooks = _NO_HISTORY
             output.retain_grad = _raise_no_retained  # type: ignore[method-assign]
         return output
@@ -218,16 +225,39 @@ class Tape:
             if number is None:
                 number = self._numbers[id(value)] = -1 - len(self._leaves)
                 self._leaves.append(value)
+                if value._base is not None and not _has_edge(value):
+                    self._edgeless.add(value)
             return number
-        identity, number, version = taped
+        identity, number, version, _ = taped
         if identity is not self._identity:
             raise TapeError(
                 f"{_reaching(formula)} was computed on another Tape: detach() it, or compute it on "
                 f"this one"
             )
-        if version is not None and value._version != version:
-            raise _written(_reaching(formula), self._formulas[number // OUTPUTS].__name__)
+        if value._version != version:
+            self._check_written(value, formula)
         return int(number)
+
+    def _check_written(self, value: Any, formula: type[Formula] | None) -> None:
+        """Raise where a value of this tape is no longer what the tape takes it for."""
+        _, number, version, shared = value._taped
+        entry, slot = divmod(number, OUTPUTS)
+        if version == _REPLACED:
+            # Views made before still lead here; but as a leaf it is another value.
+            if value.is_leaf and value.requires_grad:
+                raise TapeError(
+                    f"{_reaching(formula)} was detached in place and then asked for a gradient, "
+                    f"and the tape cannot tell the one value from the other: write "
+                    f"value = value.detach().requires_grad_()"
+                )
+        elif shared:
+            raise _written(_reaching(formula), self._formulas[entry].__name__)
+        elif value.shape != self._shapes[entry][slot]:
+            raise TapeError(
+                f"{_reaching(formula)} was of shape {tuple(self._shapes[entry][slot])} and has "
+                f"been given the shape {tuple(value.shape)} in place, where nothing is recorded: "
+                f"write value = value.unsqueeze(…), or whatever it was, instead"
+            )
 
     def _from_before(self, node: Any, slot: int) -> int:
         """The number of a value with a history from before: autograd goes on from here."""
@@ -365,6 +395,8 @@ class Tape:
     def _deliver(self, gradients: list[Tensor | None], above: Tensor) -> None:
         """Add each leaf's gradient to its ``.grad``, or make it that."""
         pairs = [(t, g) for t, g in zip(self._leaves, gradients, strict=True) if g is not None]
+        if self._edgeless:
+            pairs = [(t, g) for t, g in pairs if t not in self._edgeless]
         plain = [
             (t, g)
             for t, g in pairs
@@ -491,6 +523,12 @@ def _is_taped(node: Any) -> bool:
     return type(node) is _AccumulateGrad and hasattr(node.variable, "_taped")
 
 
+def _has_edge(leaf: Tensor) -> bool:
+    """Whether autograd has a way to ``leaf``: a view of a leaf made under no_grad has none."""
+    with torch.enable_grad():
+        return leaf.view_as(leaf).grad_fn.next_functions[0][0] is not None  # type: ignore[union-attr]
+
+
 def _accumulate(leaf: Tensor, grad: Tensor, own: bool) -> None:
     """As autograd's engine does: a gradient that is nobody else's becomes ``.grad`` as it is."""
     if grad.dtype is not leaf.dtype or grad.shape != leaf.shape:
@@ -509,18 +547,30 @@ def overwrite(input: Tensor, output: Tensor) -> Tensor:
     return input.copy_(output)
 
 
+def unhooked(input: Tensor) -> Tensor:
+    """``input``; of a view with hooks the view as autograd makes it anew when it is written to.
+
+    Autograd then goes on from the base, past the hooks that the view had before.
+    """
+    base = input._base
+    if base is None or not input._backward_hooks:
+        return input
+    return base.as_strided(input.shape, input.stride(), input.storage_offset())
+
+
 def writable(input: Tensor) -> None:
     """Let torch write to ``input`` where it, or what it is a view of, is a value on a tape.
 
     Torch writes to no leaf, but to what a leaf was copied to. What is in the graph already goes on
-    from the leaf, and from here on the tensor is another value.
+    from the leaf, and from here on the tensor is another value. Nothing is written yet, so its
+    version stays: autograd would make the views of another version anew, without their hooks.
     """
     if not torch.is_grad_enabled():
         return
     base = input if input._base is None else input._base
     for tensor in (input, base):
         taped = getattr(tensor, "_taped", None)
-        if taped is not None and taped[2] is not None and tensor.is_leaf:
+        if taped is not None and taped[3] and tensor.is_leaf:
             raise TapeError(
                 "a value that shares its memory with an argument of the formula that returned it "
                 "cannot be changed in place: the argument would change with it; change a copy"
@@ -530,8 +580,12 @@ def writable(input: Tensor) -> None:
         return
     value = base.detach().requires_grad_()
     value._taped, value._backward_hooks = taped, _NO_HISTORY  # type: ignore[attr-defined]
+    base._taped = (*taped[:2], _REPLACED, False)  # type: ignore[attr-defined]
     base.requires_grad_(False)
-    base.copy_(value)
+    with _unsafe_preserve_version_counter(base):
+        base.copy_(value)
+    base._backward_hooks = None
+    del base.retain_grad
 
 
 def _written(value: str, name: str) -> TapeError:

@@ -948,7 +948,8 @@ class Finding:
 REFUSALS = re.compile(
     "been through torch's own|expected a value computed by formulas|computed on another Tape|"
     "changed in place since|leaf Variable that requires grad|autograd does not pass by a value|"
-    "cannot be changed in place"
+    "cannot be changed in place|detached in place and then asked|"
+    "in place, where nothing is recorded"
 )
 POOLING = re.compile("pool|interpolate|upsample|grid_sample")
 #: what an author meets who writes into what a function of several steps gave

@@ -676,6 +676,82 @@ def test_hooks_between_formulas_get_the_whole_gradient_once(way):
     torch.testing.assert_close(other.grad, x.grad)
 
 
+def test_a_value_that_was_written_to_is_known_to_autograd():
+    """It is what torch wrote, so that hooks and retained gradients are torch's."""
+
+    def compute(x):
+        a = F.sin(x)
+        a.view(4).mul_(2)
+        a.retain_grad()
+        a.register_hook(lambda g: 2 * g)
+        return a, F.mul(a, x)
+
+    x = doubles(2, 2)
+    y = x.detach().clone().requires_grad_()
+    value, cost = compute(x)
+    upstream = torch.randn_like(cost)
+    cost.backward(upstream)
+    with Tape() as tape, manualbp.intercept():
+        other, cost = compute(y)
+    tape.backprop(cost, upstream)
+    torch.testing.assert_close(other.grad, value.grad)
+    torch.testing.assert_close(y.grad, x.grad)
+
+
+def test_a_view_of_a_leaf_made_under_no_grad_gets_nothing():
+    """It says that it wants a gradient, and autograd has no way to it."""
+
+    def compute(x, before):
+        with torch.no_grad():
+            view = x.view(4)
+        return view, F.mul(view, before.view(4)) + F.sin(view)
+
+    x = doubles(2, 2)
+    y = x.detach().clone().requires_grad_()
+    view, cost = compute(x, x.exp())
+    upstream = torch.randn_like(cost)
+    cost.backward(upstream)
+    before = y.exp()
+    with Tape() as tape:
+        other, cost = compute(y, before)
+    tape.backprop(cost, upstream)
+    assert view.grad is other.grad is None
+    torch.testing.assert_close(y.grad, x.grad)
+    with Tape() as tape:
+        other, cost = compute(y.grad.requires_grad_(), doubles(2, 2))
+    tape.backprop(cost, upstream)
+    assert other.grad is None
+
+
+@pytest.mark.parametrize("detach", [Tensor.detach_, torch.detach_], ids=["method", "function"])
+@pytest.mark.parametrize("seen", [True, False], ids=["view", "value"])
+def test_a_value_detached_in_place_may_not_be_a_leaf_of_the_same_tape(detach, seen):
+    x = doubles(4)
+    with Tape() as tape, manualbp.intercept():
+        a = F.sin(x)
+        view = a.view(2, 2)
+        detach(a)
+        if seen:
+            tape.backprop(F.exp(view), torch.ones(2, 2, dtype=torch.double))
+            torch.testing.assert_close(x.grad, (x.sin().exp() * x.cos()).detach())
+        a.requires_grad_()
+        with pytest.raises(manualbp.tape.TapeError, match=r"value\.detach\(\)\.requires_grad_"):
+            F.exp(view if seen else a)
+        F.exp(a.detach().requires_grad_())
+
+
+def test_a_value_of_another_shape_than_was_noted():
+    x = doubles(2, 2)
+    with Tape() as tape:
+        a = F.sum(F.exp(x), 1)
+        with torch.no_grad():
+            a.mul_(1).unsqueeze_(0)
+        with pytest.raises(manualbp.tape.TapeError, match=r"shape \(2,\).*shape \(1, 2\) in place"):
+            F.sin(a)
+    with pytest.raises(manualbp.tape.TapeError, match="the cost was of shape"):
+        tape.backprop(a, torch.randn_like(a))
+
+
 @pytest.mark.parametrize("between", [lambda x: x, lambda x: x * 3], ids=["formula", "structure"])
 def test_hooks_of_leaves_fire_once(between):
     x, seen = doubles(3), []

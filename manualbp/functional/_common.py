@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import _reduction
 
 from manualbp.formula import Formula, eager
-from manualbp.tape import overwrite
+from manualbp.tape import overwrite, unhooked
 
 
 def inplace_(formula: type[Formula], input: Tensor, *options: float | None) -> Tensor:
@@ -24,7 +24,7 @@ def inplace_(formula: type[Formula], input: Tensor, *options: float | None) -> T
         output = formula.in_place(input, *options)
         return output[0] if isinstance(output, tuple) else output
     # A formula is a function of its inputs, so it gets a copy that nobody overwrites.
-    output = formula.apply(input.clone(), *options)
+    output = formula.apply(unhooked(input).clone(), *options)
     return overwrite(input, output[0] if isinstance(output, tuple) else output)
 
 
