@@ -119,6 +119,50 @@ FOUND = {
         ["v3 = F.bilinear(x2, x0, x1)", "v4 = v3.squeeze().mul_(2)"],
         dict(costs=("v4",)),
     ),
+    "detached in place, with a view from before": (
+        ["x0 = randn(1, (2, 2)).requires_grad_()"],
+        ["v1 = x0 ** 2", "v2 = v1.view(4)", "v3 = v1.detach_()", "v4 = v3 * 2"],
+        dict(costs=("v2",)),
+    ),
+    "a hook on a view whose axes change in place": (
+        ["x0 = randn(1, (2, 1, 3)).requires_grad_()"],
+        [
+            "v1 = x0.sin()",
+            "v2 = v1.view(1, 6)",
+            "v2.register_hook(lambda g: 2 * g)",
+            "v2.squeeze_()",
+        ],
+        dict(costs=("v2",)),
+    ),
+    "a hook on a view that is written to": (
+        ["x0 = randn(1, (2, 3)).requires_grad_()"],
+        [
+            "v1 = x0.sin()",
+            "v2 = v1.view(6)",
+            "v2.register_hook(lambda g: 2 * g)",
+            "v2 *= 3",
+            "v3 = torch.ones(4) * x0[0, 0]",
+            "v4 = v3[1:]",
+            "v4.register_hook(lambda g: 2 * g)",
+            "F.elu(v4, inplace=True)",
+        ],
+        dict(costs=("v2", "v3")),
+    ),
+    "only an empty row wants a gradient": (
+        ["x0 = randn(1, (0,)).requires_grad_()", "x1 = randn(2, (2, 3))"],
+        ["v2 = torch.cat([x1, x0], 1)", "v3 = v2 * 2"],
+        dict(costs=("v3",)),
+    ),
+    "a value that is contiguous whatever its input is": (
+        ["x0 = randn(1, (2, 3)).requires_grad_()"],
+        ["v1 = F.rrelu(x0.mT, training=True).view(-1)", "v2 = F.rrelu(x0.mT).view(-1)"],
+        dict(costs=("v1", "v2")),
+    ),
+    "the gradient of a bias, of a single example": (
+        ["x0 = randn(1, (4,))", "x1 = randn(2, (4,)).requires_grad_()"],
+        ["v2 = F.layer_norm(x0, [4], bias=x1)", "v3 = v2.t()"],
+        dict(costs=("v3",)),
+    ),
     "an error of torch's type": (
         ["x0 = randn(1, (1, 1, 4)).requires_grad_()", "x1 = randn(2, (1, 1, 2))"],
         ["v2 = torch.conv1d(x0, x1, stride=2, padding='same')"],

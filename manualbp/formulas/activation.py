@@ -249,7 +249,8 @@ class RReLU(Formula):
 
     @staticmethod
     def forward(input: Tensor, lower: float, upper: float) -> tuple[Tensor, Tensor]:
-        # torch's own draw, one number for each z that is not positive.
+        # torch's own draw, one number for each z that is not positive, in its order in memory.
+        input = input.contiguous()
         slope = torch.empty_like(input)
         return torch.ops.aten.rrelu_with_noise_functional(input, slope, lower, upper, True)
 

@@ -270,7 +270,8 @@ class LayerNorm(_Normalization):
 
     @staticmethod
     def grad_bias(g_output: Tensor, normalized_shape: Sequence[int]) -> Tensor:
-        return g_output.sum_to_size(normalized_shape)
+        # Of a single example too it is a tensor of its own, as torch's.
+        return g_output.unsqueeze(0).sum_to_size(normalized_shape)
 
 
 class RMSNorm(Formula):

@@ -153,7 +153,8 @@ def rrelu(
     if lower > upper:
         raise RuntimeError(f"lower cannot be greater than upper, but {lower} > {upper}")
     if not training:
-        return leaky_relu(input, (lower + upper) / 2, inplace)
+        # Unlike torch's other activations its value is contiguous.
+        return leaky_relu(input if inplace else input.contiguous(), (lower + upper) / 2, inplace)
     if inplace:
         return inplace_(formulas.RReLU, input, lower, upper)
     return formulas.RReLU.apply(input, lower, upper)[0]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
 from operator import index as index_of
 from typing import Any
 
@@ -47,16 +46,17 @@ __all__ = [
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """The tensors one after the other along ``dim``; their other sizes are the same."""
     try:
-        # An empty row may stand among tensors of any shape, and adds nothing but its dtype.
-        some = [t for t in tensors if t.shape != (0,)] or tensors
-        if len(some) < len(tensors):
-            dtype = reduce(torch.promote_types, [t.dtype for t in tensors])
-            some = [t.to(dtype) for t in some]
-        sizes = tuple([t.shape[dim] for t in some])
+        # An empty row may stand among tensors of any shape.
+        some = [t for t in tensors if t.shape != (0,)]
+        if 0 < len(some) < len(tensors):
+            none = list(some[0].shape)
+            none[dim] = 0
+            tensors = [t.reshape(none) if t.shape == (0,) else t for t in tensors]
+        sizes = tuple([t.shape[dim] for t in tensors])
     except (AttributeError, IndexError):
         _check_joinable(tensors)
         raise
-    return formulas.Cat.apply(dim, sizes, *some)
+    return formulas.Cat.apply(dim, sizes, *tensors)
 
 
 def _check_joinable(tensors: Sequence[Any]) -> None:
