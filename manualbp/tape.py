@@ -552,8 +552,10 @@ def unhooked(input: Tensor) -> Tensor:
 
     Autograd then goes on from the base, past the hooks that the view had before.
     """
+    if torch.compiler.is_compiling() or not input._backward_hooks:
+        return input
     base = input._base
-    if base is None or not input._backward_hooks:
+    if base is None:
         return input
     return base.as_strided(input.shape, input.stride(), input.storage_offset())
 
