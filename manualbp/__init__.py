@@ -2,6 +2,7 @@
 
 from manualbp import formulas as formulas
 from manualbp import functional as functional
+from manualbp import kernels as kernels
 from manualbp import nn as nn
 from manualbp.convert import convert as convert
 from manualbp.convert import revert as revert

@@ -3,26 +3,41 @@
 from __future__ import annotations
 
 import itertools
-import linecache
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from inspect import Parameter, signature
-from types import NoneType, UnionType
-from typing import (
-    Annotated,
-    Any,
-    Literal,
-    NamedTuple,
-    TypeVar,
-    Union,
-    get_args,
-    get_origin,
-    get_type_hints,
-)
+from typing import Any, NamedTuple
 
 import torch
-from torch import Size, Tensor
+from torch import Tensor
+
+from manualbp import source
+from manualbp.annotations import Several, kinds
 
 Method = Callable[..., Any]
+
+
+class Kernel(NamedTuple):
+    """A faster way to what one method of a formula computes, or several of its rules at once."""
+
+    #: the methods that it is the twin of
+    of: tuple[Method, ...]
+    function: Method
+    #: of the same parameters: whether it computes the same there; None for always
+    supported: Method | None = None
+    #: of the same parameters: whether it is faster there; None for always
+    profitable: Method | None = None
+
+    @property
+    def conditional(self) -> bool:
+        return self.supported is not None or self.profitable is not None
+
+    @property
+    def parameters(self) -> tuple[str, ...]:
+        return tuple(signature(self.function).parameters)
+
+
+#: each kernel by each method that it is the twin of
+KERNELS: dict[Method, Kernel] = {}
 
 
 class Derivation(NamedTuple):
@@ -52,10 +67,13 @@ class Derivation(NamedTuple):
     #: is_complex(*arguments) → whether the rules do not hold, because an argument is complex;
     #: None where they always hold
     is_complex: Method | None = None
-    #: what computes the value: ``forward``, with what an author can get wrong checked at each call
+    #: what computes the value: ``forward``, or where they may run its kernels; of a formula that is
+    #: not ours with what an author can get wrong checked at each call
     forward: Any = None
     #: the arguments and outputs that rules need
     needed: tuple[str, ...] = ()
+    #: the kernels that run in the place of methods, where they may
+    kernels: tuple[Kernel, ...] = ()
 
 
 def derive(cls: Any, base: type) -> Derivation:
@@ -65,9 +83,8 @@ def derive(cls: Any, base: type) -> Derivation:
         TypeError: the signatures do not fit together; says which and how.
     """
     formula = _Reader(cls, base)
-    source = formula.write()
-    namespace = formula.namespace()
-    compiled(source, f"<derived from {cls.__module__}.{cls.__qualname__}>", namespace)
+    code, namespace = source.write(formula), source.namespace(formula)
+    source.compiled(code, f"<derived from {cls.__module__}.{cls.__qualname__}>", namespace)
     return Derivation(
         arguments=formula.arguments,
         wanted=tuple(formula.rules),
@@ -76,11 +93,12 @@ def derive(cls: Any, base: type) -> Derivation:
         kept=len(formula.kept) + (len(formula.rules) if cls.broadcasts else 0),
         split=formula.split,
         keep=namespace["keep"],
-        gradients=namespace["gradients"],
-        source=source,
+        gradients=namespace.get("choose", namespace["gradients"]),
+        source=code,
         is_complex=namespace.get("is_complex"),
-        forward=cls.forward if _is_ours(cls) else _checked(cls, formula),
+        forward=namespace.get("forward", cls.forward) if _is_ours(cls) else _checked(cls, formula),
         needed=formula.kept,
+        kernels=formula.kernels,
     )
 
 
@@ -141,37 +159,9 @@ def version(value: Any) -> int | None:
     return value._version if isinstance(value, Tensor) and not value.is_inference() else None
 
 
-def conjugates(*values: Any) -> tuple[Any, ...]:
-    """The complex conjugate of each tensor and number, and everything else as it is."""
-    return tuple(
-        v.conj() if isinstance(v, Tensor) else v.conjugate() if isinstance(v, complex) else v
-        for v in values
-    )
-
-
-def compiled(source: str, filename: str, namespace: dict[str, Any]) -> None:
-    """Define what ``source`` states in ``namespace``; a traceback shows its lines."""
-    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
-    exec(compile(source, filename, "exec"), namespace)
-
-
 def lineage(cls: type, base: type) -> list[type]:
     """The classes that state a formula: its own and its ancestors' below ``base``."""
     return list(itertools.takewhile(lambda c: c is not base, cls.__mro__))
-
-
-def unbroadcast(gradient: Tensor, shape: Size) -> Tensor:
-    """Sum a gradient over the axes along which its argument, of ``shape``, was stretched."""
-    return gradient if gradient.shape == shape else gradient.sum_to_size(shape)
-
-
-#: the dtypes in which a rule's intermediate results would lose what torch's kernels keep
-HALF = (torch.float16, torch.bfloat16)
-
-
-def in_single(*values: Any) -> tuple[Any, ...]:
-    """The values, tensors of half precision in single precision."""
-    return tuple(v.float() if isinstance(v, Tensor) and v.dtype in HALF else v for v in values)
 
 
 class _Reader:
@@ -205,7 +195,7 @@ class _Reader:
         self.several = len(self.outputs) > 1
         self.incoming = tuple(f"g_{o}" for o in self.outputs) if self.several else ("g",)
         self.silent = {n for n in stated if n.startswith("grad_") and stated[n] is None}
-        self.kinds = _kinds(cls.forward) | dict.fromkeys((*self.expanded, *self.outputs), Tensor)
+        self.kinds = kinds(cls.forward) | dict.fromkeys((*self.expanded, *self.outputs), Tensor)
         self.rules = self._rules(stated)
         #: what each rule needs of arguments and outputs, directly or through an intermediate
         self.needs: dict[str, dict[str, None]] = {a: {} for a in self.rules}
@@ -224,6 +214,7 @@ class _Reader:
         tensors = [v for v in kept if self.kinds[v] is not None]
         self.kept = (*tensors, *(v for v in kept if self.kinds[v] is None))
         self.split = None if any(self.kinds[v] is Any for v in kept) else len(tensors)
+        self.kernels = self._kernels()
 
     def _positional(self, name: str, method: Method) -> tuple[str, ...]:
         for p in signature(method).parameters.values():
@@ -272,7 +263,7 @@ class _Reader:
                 )
             rules |= dict.fromkeys(self.expanded if argument == self.rest else [argument], rule)
         for argument in self.arguments:
-            if self.kinds[argument] is _Several and f"grad_{argument}" not in self.silent:
+            if self.kinds[argument] is Several and f"grad_{argument}" not in self.silent:
                 raise TypeError(
                     f"{cls}.forward annotates '{argument}' as several tensors in one argument, of "
                     f"which autograd sees none: let forward take them one by one, the last ones as "
@@ -300,108 +291,25 @@ class _Reader:
                     f"{' or '.join(map(repr, self.outputs))}, nor another method of {cls}"
                 )
 
+    def _kernels(self) -> tuple[Kernel, ...]:
+        """The kernels of this formula: those all of whose methods it has not stated anew."""
+        methods = [self.cls.forward, *(getattr(self.cls, name) for name in self.parameters)]
+        found = dict.fromkeys(KERNELS[m] for m in methods if m in KERNELS)
+        kernels = tuple(k for k in found if all(m in methods for m in k.of))
+        for kernel in kernels:
+            known = {"needs", *self.incoming, "delta", *self.kept}
+            if self.cls.forward in kernel.of:
+                known = {*self.arguments}
+            if unknown := [p for p in kernel.parameters if p not in known]:
+                raise TypeError(
+                    f"the kernel {kernel.function.__name__} of {self.cls.__name__} asks for "
+                    f"'{unknown[0]}', which the methods that it is the twin of do not have: "
+                    f"{', '.join(sorted(known))}"
+                )
+        return kernels
+
     def _incoming(self, name: str) -> str:
         return "g" if name == "delta" and not self.several else name
-
-    # ------------------------------------------------------------------------------ writing
-
-    def write(self) -> str:
-        """``keep`` and ``gradients``, as Python."""
-        stretched = [a for a in self.rules if self.cls.broadcasts]
-        shapes = [f"shape_{a}" for a in stretched]
-        unpack = f"{''.join(f'need_{a}, ' for a in self.arguments)}= needs"
-        keep = [
-            f"{v} if {_any(a for a in self.rules if v in self.needs[a])} else None"
-            for v in self.kept
-        ]
-        keep += [f"{a}.shape if need_{a} and {self._is_tensor(a)} else None" for a in stretched]
-        # An argument that nobody thought of would otherwise be given no gradient in silence.
-        without = [a for a in self.arguments if a not in self.rules and self.kinds[a] is not None]
-        without = [a for a in without if f"grad_{a}" not in self.silent]
-        shared = [
-            f"{name} = {self._call(name)} if {_any(users)} else None"
-            for name, users in self.intermediates.items()
-        ]
-        count = len(self.expanded)
-        shared += [
-            f"if {rule} is not None and len({rule}) != {count}: _too_few({rule})"
-            for rule in dict.fromkeys(self.rules[a] for a in self.expanded)
-        ]
-        conjugated = ", ".join(self.kept)
-        several = [f"{i} is not None and {i}.is_complex()" for i in self.incoming]
-        is_complex = " or ".join(several) if self.several else "g.is_complex()"
-        conjugate = [f"if {is_complex}: {conjugated}, = _conjugates({conjugated})"]
-        gradients = []
-        for argument in self.arguments:
-            rule = self.rules.get(argument)
-            value = rule if rule in self.intermediates else rule and self._call(rule)
-            if argument in self.expanded:
-                value = f"{rule}[{self.expanded.index(argument)}]"
-            if argument in stretched:
-                value = f"_unbroadcast({value}, shape_{argument})"
-            gradients.append(f"{value} if need_{argument} else None" if rule else "None")
-        return "\n".join(
-            [
-                function(
-                    "keep", ("needs", *self.arguments, *self.outputs), unpack, *_returned(keep)
-                ),
-                function(
-                    "gradients",
-                    ("needs", *self.incoming, *self.kept, *shapes),
-                    unpack,
-                    *(f"if need_{a}: _no_rule('{a}')" for a in without),
-                    *(conjugate if self.cls.holomorphic and self.kept else []),
-                    *self._raised(),
-                    *shared,
-                    *_returned(gradients),
-                ),
-                *self._write_is_complex(),
-            ]
-        )
-
-    def _write_is_complex(self) -> list[str]:
-        tensors = [a for a in self.arguments if self.kinds[a] in (Tensor, Any)]
-        if self.cls.holomorphic or not tensors:
-            return []
-        asked = " or ".join(f"isinstance({a}, _Tensor) and {a}.is_complex()" for a in tensors)
-        return [function("is_complex", self.arguments, f"return {asked}")]
-
-    def _raised(self) -> list[str]:
-        """Where half precision arrives, all that is in half precision is raised to single."""
-        if not self.cls.opmath or not self.rules:
-            return []
-        values = (*self.incoming, *(v for v in self.kept if self.kinds[v] is not None))
-        names = "".join(f"{v}, " for v in values)
-        first = next((g for g in self.incoming if g in self.asked), self.incoming[0])
-        arrived = f"{first} is not None and " if self.several else ""
-        return [f"if {arrived}{first}.dtype in _HALF: {names}= _in_single({names})"]
-
-    def _is_tensor(self, argument: str) -> str:
-        """A condition: cheap where only a tensor or None can come."""
-        if self.kinds[argument] is Tensor:
-            return f"{argument} is not None"
-        return f"isinstance({argument}, _Tensor)"
-
-    def _call(self, method: str) -> str:
-        return f"_{method}({', '.join(map(self._incoming, self.parameters[method]))})"
-
-    def namespace(self) -> dict[str, Any]:
-        def no_rule(argument: str) -> None:
-            raise NotImplementedError(
-                f"{self.cls.__name__} has no rule for the gradient of '{argument}': pass "
-                f"{argument}.detach(), or subclass {self.cls.__name__} and write grad_{argument}"
-            )
-
-        def too_few(given: Any) -> None:
-            raise TypeError(
-                f"{self.cls.__name__}.grad_{self.rest} returned {len(given)} gradients for "
-                f"{len(self.expanded)} tensors: return one for each"
-            )
-
-        methods = {f"_{name}": getattr(self.cls, name) for name in self.parameters}
-        methods |= {"_unbroadcast": unbroadcast, "_no_rule": no_rule, "_Tensor": Tensor}
-        methods |= {"_conjugates": conjugates, "_too_few": too_few}
-        return methods | {"_HALF": HALF, "_in_single": in_single}
 
 
 def rest(forward: Method) -> str | None:
@@ -412,58 +320,3 @@ def rest(forward: Method) -> str | None:
 
 #: static methods of an ordinary Function: derived, or written by hand, but no part of a formula
 _PROTOCOL = {"setup_context", "backward", "apply", "in_place", "jvp", "vmap"}
-
-
-def _any(users: Iterable[str]) -> str:
-    return " or ".join(f"need_{user}" for user in users)
-
-
-def function(name: str, parameters: Iterable[str], *body: str) -> str:
-    """The source of a function."""
-    return f"def {name}({', '.join(parameters)}):\n" + "".join(f"    {line}\n" for line in body)
-
-
-def _returned(values: Iterable[str]) -> list[str]:
-    return ["return (", *(f"    {value}," for value in values), ")"]
-
-
-class _Several:
-    """Several tensors in one argument."""
-
-
-#: what is surely no tensor
-_PLAIN = (int, float, complex, str, bytes, slice, torch.dtype, torch.device, Size, NoneType)
-
-
-def _kinds(forward: Method) -> dict[str, Any]:
-    """For each parameter: Tensor (or None), None for anything but, Any for either.
-
-    What an annotation does not say for certain is Any.
-    """
-    try:
-        hints = get_type_hints(forward)
-    except NameError:  # annotations that only a type checker can read: then nothing is known
-        hints = {}
-    return {name: _kind(hints.get(name, Any)) for name in signature(forward).parameters}
-
-
-def _kind(hint: Any) -> Any:
-    origin, parts = get_origin(hint), get_args(hint)
-    if isinstance(hint, TypeVar):
-        hints = hint.__constraints__ or (hint.__bound__ or Any,)
-        return _kind(Union[hints])  # noqa: UP007 # of a tuple
-    if origin is Annotated:
-        return _kind(parts[0])
-    if origin in (Union, UnionType):
-        kinds = [_kind(part) for part in parts if part is not NoneType]
-        return kinds[0] if all(kind is kinds[0] for kind in kinds) else Any
-    if origin in (Literal, type, Callable):
-        return None
-    if origin is not None:  # a container
-        kinds = [_kind(part) for part in parts if part is not Ellipsis]
-        if Tensor in kinds or _Several in kinds:
-            return _Several
-        return None if all(kind is None for kind in kinds) else Any
-    if isinstance(hint, type):
-        return Tensor if issubclass(hint, Tensor) else None if issubclass(hint, _PLAIN) else Any
-    return Any

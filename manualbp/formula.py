@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import types
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from contextvars import ContextVar
 from functools import lru_cache
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
 
-from manualbp.derivation import Derivation, derive, lineage, rest
+from manualbp.derivation import KERNELS, Derivation, Kernel, derive, lineage, rest
 
 
 class Formula(Function):
@@ -97,12 +97,51 @@ class Formula(Function):
             return
         author = next((a for a in ancestors if "backward" in vars(a)), None)
         if author is None or cls.arity is not None or vars(author).get("derivation"):
-            cls.derivation = derive(cls, Formula)
-            for name, function in _functions(cls).items():
-                setattr(cls, name, staticmethod(function))
+            _derive(cls)
         else:
             cls.derivation = None
             cls.apply = super().apply
+
+
+def _derive(cls: type[Formula]) -> None:
+    """Give ``cls`` what its signatures, and the kernels of its methods, say."""
+    cls.derivation = derive(cls, Formula)
+    for name, function in _functions(cls).items():
+        setattr(cls, name, staticmethod(function))
+
+
+def register(kernel: Kernel) -> None:
+    """Let ``kernel`` run, where it may, in the place of the methods that it is the twin of.
+
+    Raises:
+        TypeError: no formula has these methods, all together.
+    """
+    found = [c for c in _subclasses(Formula) if c.derivation is not None and _states(c, kernel.of)]
+    if not found:
+        raise TypeError(
+            f"no formula has the methods of which {kernel.function.__name__} is to be the twin: "
+            f"{', '.join(method.__qualname__ for method in kernel.of)}"
+        )
+    before = {method: KERNELS[method] for method in kernel.of if method in KERNELS}
+    KERNELS.update(dict.fromkeys(kernel.of, kernel))
+    try:
+        for cls in found:
+            _derive(cls)
+    except TypeError:
+        for method in kernel.of:
+            del KERNELS[method]
+        KERNELS.update(before)
+        raise
+
+
+def _states(cls: type[Formula], methods: Sequence[Callable[..., Any]]) -> bool:
+    return all(getattr(cls, method.__name__, None) is method for method in methods)
+
+
+def _subclasses(cls: type[Any]) -> Iterator[type[Any]]:
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from _subclasses(sub)
 
 
 def _variadic(cls: type[Formula]) -> dict[str, Callable[..., Any]]:

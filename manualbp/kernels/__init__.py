@@ -1,0 +1,79 @@
+"""Speed: faster ways to the same numbers, each the twin of one rule or of one forward.
+
+A kernel is registered for the methods that it stands in for::
+
+    @kernels.of(formulas.ReLU.grad_input)
+    def relu(g: Tensor, output: Tensor) -> Tensor:
+        return aten.threshold_backward(g, output, 0)
+
+It runs in eager mode, for plain tensors of real numbers on the CPU. A second derivative, a
+transform, a compiled program, a counter of operations, and a subclass that states the rule anew
+run the mathematics. Without this package everything is still right.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from manualbp import plain
+from manualbp.derivation import Kernel
+from manualbp.formula import register
+
+__all__ = ["enabled", "of"]
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def of(
+    *methods: Callable[..., Any],
+    supported: Callable[..., bool] | None = None,
+    profitable: Callable[..., bool] | None = None,
+) -> Callable[[_Function], _Function]:
+    """Register a function as the kernel of ``methods`` of a formula.
+
+    Args:
+        methods: a rule, an intermediate, ``forward``; or several rules, for a kernel that returns
+            the gradients of all of them as a tuple. Such a kernel may have a parameter ``needs``:
+            for each rule, whether its gradient is wanted.
+        supported: of the kernel's own parameters, whether it computes the same there; for example
+            for one dtype alone. Everywhere by default.
+        profitable: of the same, whether it is faster there; for example where tensors are large.
+
+    The parameters of a kernel are arguments, outputs or gradients that its methods name.
+
+    Raises:
+        TypeError: no formula has such methods, or they do not have such parameters.
+    """
+
+    def registered(function: _Function) -> _Function:
+        register(Kernel(methods, function, supported, profitable))
+        return function
+
+    return registered
+
+
+class enabled:
+    """Switch all kernels on or off: at once, or for as long as a ``with`` block lasts.
+
+    The environment variable ``MANUALBP_KERNELS=0`` switches them off from the start.
+
+    ::
+
+        manualbp.kernels.enabled(False)
+        with manualbp.kernels.enabled(True):
+            ...
+    """
+
+    def __init__(self, mode: bool) -> None:
+        self._before = plain.kernels_enabled
+        plain.kernels_enabled = mode
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        plain.kernels_enabled = self._before
+
+
+from manualbp.kernels import activation as _activation  # noqa: E402, F401

@@ -1,0 +1,122 @@
+"""The rules of activations in one pass over memory, by torch's own loops."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from manualbp import formulas
+from manualbp.kernels import of
+
+aten = torch.ops.aten
+
+
+@of(formulas.Sigmoid.grad_input)
+def sigmoid(g: Tensor, output: Tensor) -> Tensor:
+    return aten.sigmoid_backward(g, output)
+
+
+@of(formulas.Tanh.grad_input)
+def tanh(g: Tensor, output: Tensor) -> Tensor:
+    return aten.tanh_backward(g, output)
+
+
+@of(formulas.ReLU.grad_input)
+def relu(g: Tensor, output: Tensor) -> Tensor:
+    return aten.threshold_backward(g, output, 0)
+
+
+@of(formulas.ReLU6.grad_input)
+def relu6(g: Tensor, input: Tensor) -> Tensor:
+    return aten.hardtanh_backward(g, input, 0, 6)
+
+
+@of(formulas.Hardtanh.grad_input)
+def hardtanh(g: Tensor, input: Tensor, min_val: float, max_val: float) -> Tensor:
+    return aten.hardtanh_backward(g, input, min_val, max_val)
+
+
+@of(formulas.Threshold.grad_input)
+def threshold(g: Tensor, input: Tensor, threshold: float) -> Tensor:
+    return aten.threshold_backward(g, input, threshold)
+
+
+@of(formulas.Hardshrink.grad_input)
+def hardshrink(g: Tensor, input: Tensor, lambd: float) -> Tensor:
+    return aten.hardshrink_backward(g, input, lambd)
+
+
+@of(formulas.Softshrink.grad_input)
+def softshrink(g: Tensor, input: Tensor, lambd: float) -> Tensor:
+    return aten.softshrink_backward(g, input, lambd)
+
+
+@of(formulas.LeakyReLU.grad_input)
+def leaky_relu(g: Tensor, input: Tensor, negative_slope: float) -> Tensor:
+    return aten.leaky_relu_backward(g, input, negative_slope, False)
+
+
+@of(formulas.ELU.grad_input)
+def elu(g: Tensor, input: Tensor, alpha: float) -> Tensor:
+    return aten.elu_backward(g, alpha, 1, 1, False, input)
+
+
+@of(formulas.CELU.grad_input)
+def celu(g: Tensor, input: Tensor, alpha: float) -> Tensor:
+    return aten.elu_backward(g, alpha, 1, 1 / alpha, False, input)
+
+
+@of(formulas.SELU.grad_input)
+def selu(g: Tensor, input: Tensor) -> Tensor:
+    return aten.elu_backward(g, formulas.SELU.ALPHA, formulas.SELU.SCALE, 1, False, input)
+
+
+@of(formulas.GELU.grad_input)
+def gelu(g: Tensor, input: Tensor, approximate: str) -> Tensor:
+    return aten.gelu_backward(g, input, approximate=approximate)
+
+
+@of(formulas.SiLU.grad_input)
+def silu(g: Tensor, input: Tensor) -> Tensor:
+    return aten.silu_backward(g, input)
+
+
+@of(formulas.Mish.grad_input)
+def mish(g: Tensor, input: Tensor) -> Tensor:
+    return aten.mish_backward(g, input)
+
+
+# Of double precision too torch has 1/6 in single precision.
+@of(formulas.Hardsigmoid.grad_input, supported=lambda g, input: g.dtype is torch.float)
+def hardsigmoid(g: Tensor, input: Tensor) -> Tensor:
+    return aten.hardsigmoid_backward(g, input)
+
+
+@of(formulas.Hardswish.grad_input)
+def hardswish(g: Tensor, input: Tensor) -> Tensor:
+    return aten.hardswish_backward(g, input)
+
+
+@of(formulas.GLU.grad_input)
+def glu(g: Tensor, input: Tensor, dim: int) -> Tensor:
+    return aten.glu_backward(g, input, dim)
+
+
+@of(formulas.Softplus.grad_input)
+def softplus(g: Tensor, input: Tensor, beta: float, threshold: float) -> Tensor:
+    return aten.softplus_backward(g, input, beta, threshold)
+
+
+@of(formulas.Softmax.grad_input)
+def softmax(g: Tensor, output: Tensor, dim: int) -> Tensor:
+    return aten._softmax_backward_data(g, output, dim, output.dtype)
+
+
+@of(formulas.Softmin.grad_input)
+def softmin(g: Tensor, output: Tensor, dim: int) -> Tensor:
+    return -aten._softmax_backward_data(g, output, dim, output.dtype)
+
+
+@of(formulas.LogSoftmax.grad_input)
+def log_softmax(g: Tensor, output: Tensor, dim: int) -> Tensor:
+    return aten._log_softmax_backward_data(g, output, dim, output.dtype)

@@ -1,0 +1,300 @@
+"""The code of a formula: what keeps its values, and what runs its rules or their kernels."""
+
+from __future__ import annotations
+
+import linecache
+from collections.abc import Iterable
+from typing import Any
+
+import torch
+from torch import Size, Tensor
+
+from manualbp.plain import may_run_kernels, plain
+
+#: the dtypes in which a rule's intermediate results would lose what torch's kernels keep
+HALF = (torch.float16, torch.bfloat16)
+
+
+def write(formula: Any) -> str:
+    """The Python of a formula whose signatures have been read.
+
+    Returns:
+        the source of ``keep`` and ``gradients``; of ``is_complex`` where the rules may not hold;
+        where the formula has kernels of ``faster``, which is ``gradients`` with them, of
+        ``choose``, which runs either, and of ``forward``.
+    """
+    functions = [_keep(formula), _gradients(formula, "gradients", ())]
+    functions += _is_complex(formula)
+    of_rules = [k for k in formula.kernels if formula.cls.forward not in k.of]
+    of_forward = [k for k in formula.kernels if formula.cls.forward in k.of]
+    if of_rules:
+        functions += [_gradients(formula, "faster", formula.kernels), _choose(formula)]
+    if of_forward:
+        functions.append(_forward(formula, of_forward[0]))
+    return "\n".join(functions)
+
+
+def namespace(formula: Any) -> dict[str, Any]:
+    """What the names mean in the code of :func:`write`."""
+    name = formula.cls.__name__
+
+    def no_rule(argument: str) -> None:
+        raise NotImplementedError(
+            f"{name} has no rule for the gradient of '{argument}': pass "
+            f"{argument}.detach(), or subclass {name} and write grad_{argument}"
+        )
+
+    def too_few(given: Any) -> None:
+        raise TypeError(
+            f"{name}.grad_{formula.rest} returned {len(given)} gradients for "
+            f"{len(formula.expanded)} tensors: return one for each"
+        )
+
+    names = {f"_{method}": getattr(formula.cls, method) for method in formula.parameters}
+    names |= {"_unbroadcast": unbroadcast, "_no_rule": no_rule, "_Tensor": Tensor}
+    names |= {"_conjugates": conjugates, "_too_few": too_few, "_forward": formula.cls.forward}
+    names |= {"_may_run_kernels": may_run_kernels, "_plain": plain}
+    for kernel in formula.kernels:
+        i = formula.kernels.index(kernel)
+        names |= {f"_kernel{i}": kernel.function}
+        names |= {f"_supported{i}": kernel.supported, f"_profitable{i}": kernel.profitable}
+    return names | {"_HALF": HALF, "_in_single": in_single}
+
+
+def compiled(source: str, filename: str, namespace: dict[str, Any]) -> None:
+    """Define what ``source`` states in ``namespace``; a traceback shows its lines."""
+    linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+    exec(compile(source, filename, "exec"), namespace)
+
+
+# ---------------------------------------------------------------------------- what it is made of
+
+
+def _keep(formula: Any) -> str:
+    kept = [
+        f"{v} if {_any(a for a in formula.rules if v in formula.needs[a])} else None"
+        for v in formula.kept
+    ]
+    kept += [
+        f"{a}.shape if need_{a} and {_is_tensor(formula, a)} else None" for a in _stretched(formula)
+    ]
+    parameters = ("needs", *formula.arguments, *formula.outputs)
+    return _function("keep", parameters, _unpack(formula), *_returned(kept))
+
+
+def _gradients(formula: Any, name: str, kernels: tuple[Any, ...]) -> str:
+    """``gradients``: an intermediate for all who want it, then a gradient for each argument."""
+    replaced = {
+        method: i
+        for i, kernel in enumerate(kernels)
+        for method in formula.parameters
+        if getattr(formula.cls, method) in kernel.of
+    }
+    lines = []
+    # An argument that nobody thought of would otherwise be given no gradient in silence.
+    without = [a for a in formula.arguments if a not in formula.rules]
+    without = [a for a in without if formula.kinds[a] is not None]
+    lines += [f"if need_{a}: _no_rule('{a}')" for a in without if f"grad_{a}" not in formula.silent]
+    if formula.cls.holomorphic and formula.kept and not kernels:  # which run for real numbers alone
+        lines.append(_conjugated(formula))
+    lines += _raised(formula)
+    whole = {}
+    for i, kernel in enumerate(kernels):
+        methods = [m for m in formula.parameters if replaced.get(m) == i]
+        if not methods:  # of forward
+            continue
+        condition = _either(c for m in methods for c in _wanted(formula, m, {}))
+        if kernel.conditional:
+            lines.append(f"use{i} = ({condition}){_conditions(formula, kernel)}")
+            condition = f"use{i}"
+        if len(kernel.of) > 1:
+            whole[i] = _in_order(formula, kernel)
+            call = _called(formula, f"_kernel{i}", kernel)
+            lines.append(f"all{i} = {call} if {condition} else None")
+
+    def value(method: str) -> str:
+        stated = _call(formula, f"_{method}", formula.parameters[method])
+        i = replaced.get(method)
+        if i is None:
+            return stated
+        if i in whole:
+            faster = f"all{i}[{whole[i].index(method)}]"
+        else:
+            faster = _called(formula, f"_kernel{i}", kernels[i])
+        return f"({faster} if use{i} else {stated})" if kernels[i].conditional else faster
+
+    for method in formula.intermediates:
+        if wanted := _wanted(formula, method, replaced, kernels):
+            lines.append(f"{method} = {value(method)} if {_either(wanted)} else None")
+    count = len(formula.expanded)
+    lines += [
+        f"if {rule} is not None and len({rule}) != {count}: _too_few({rule})"
+        for rule in dict.fromkeys(formula.rules[a] for a in formula.expanded)
+    ]
+    gradients = []
+    for argument in formula.arguments:
+        rule = formula.rules.get(argument)
+        given = rule if rule in formula.intermediates else rule and value(rule)
+        if argument in formula.expanded:
+            given = f"{rule}[{formula.expanded.index(argument)}]"
+        if argument in _stretched(formula):
+            given = f"_unbroadcast({given}, shape_{argument})"
+        gradients.append(f"{given} if need_{argument} else None" if rule else "None")
+    return _function(name, _given(formula), _unpack(formula), *lines, *_returned(gradients))
+
+
+def _choose(formula: Any) -> str:
+    tensors = [g for g in formula.incoming if g in formula.asked]
+    tensors += [v for v in formula.kept if formula.kinds[v] is not None]
+    given = ", ".join(_given(formula))
+    return _function(
+        "choose",
+        _given(formula),
+        f"if _may_run_kernels() and _plain({', '.join(tensors)}):",
+        f"    return faster({given})",
+        f"return gradients({given})",
+    )
+
+
+def _forward(formula: Any, kernel: Any) -> str:
+    i = formula.kernels.index(kernel)
+    tensors = [a for a in formula.arguments if formula.kinds[a] is not None]
+    plain = f"_plain({', '.join(tensors)})"
+    return _function(
+        "forward",
+        formula.arguments,
+        f"if _may_run_kernels(){_conditions(formula, kernel)} and {plain}:",
+        f"    return {_called(formula, f'_kernel{i}', kernel)}",
+        f"return _forward({', '.join(formula.arguments)})",
+    )
+
+
+def _conditions(formula: Any, kernel: Any) -> str:
+    i = formula.kernels.index(kernel)
+    asked = {f"_profitable{i}": kernel.profitable, f"_supported{i}": kernel.supported}
+    return "".join(
+        f" and {_called(formula, name, kernel)}" for name, condition in asked.items() if condition
+    )
+
+
+def _is_complex(formula: Any) -> list[str]:
+    tensors = [a for a in formula.arguments if formula.kinds[a] in (Tensor, Any)]
+    if formula.cls.holomorphic or not tensors:
+        return []
+    asked = " or ".join(f"isinstance({a}, _Tensor) and {a}.is_complex()" for a in tensors)
+    return [_function("is_complex", formula.arguments, f"return {asked}")]
+
+
+def _conjugated(formula: Any) -> str:
+    each = [f"{i} is not None and {i}.is_complex()" for i in formula.incoming]
+    is_complex = " or ".join(each) if formula.several else "g.is_complex()"
+    names = ", ".join(formula.kept)
+    return f"if {is_complex}: {names}, = _conjugates({names})"
+
+
+def _raised(formula: Any) -> list[str]:
+    """Where half precision arrives, all that is in half precision is raised to single."""
+    if not formula.cls.opmath or not formula.rules:
+        return []
+    values = (*formula.incoming, *(v for v in formula.kept if formula.kinds[v] is not None))
+    names = "".join(f"{v}, " for v in values)
+    first = next((g for g in formula.incoming if g in formula.asked), formula.incoming[0])
+    arrived = f"{first} is not None and " if formula.several else ""
+    return [f"if {arrived}{first}.dtype in _HALF: {names}= _in_single({names})"]
+
+
+def _wanted(
+    formula: Any, method: str, replaced: dict[str, int], kernels: tuple[Any, ...] = ()
+) -> list[str]:
+    """The conditions any of which makes the value of ``method`` wanted.
+
+    A method that a kernel takes the place of does not want the intermediates that it names.
+    """
+    found = [f"need_{a}" for a, rule in formula.rules.items() if rule == method]
+    for other in (*formula.rules.values(), *formula.intermediates):
+        if method not in formula.parameters[other] or other == method:
+            continue
+        conditions = _wanted(formula, other, replaced, kernels)
+        if other in replaced:
+            i = replaced[other]
+            conditions = [f"{c} and not use{i}" for c in conditions if kernels[i].conditional]
+        found += conditions
+    return list(dict.fromkeys(found))
+
+
+def _in_order(formula: Any, kernel: Any) -> list[str]:
+    """The names of the methods that a kernel computes all at once."""
+    names = {getattr(formula.cls, method): method for method in formula.parameters}
+    return [names[function] for function in kernel.of]
+
+
+def _called(formula: Any, name: str, kernel: Any) -> str:
+    """A call with the parameters of a kernel, ``needs`` among them: is each of its rules wanted?"""
+    needs = ""
+    if "needs" in kernel.parameters:
+        wanted = (_either(_wanted(formula, m, {})) for m in _in_order(formula, kernel))
+        needs = f"({''.join(f'{w}, ' for w in wanted)})"
+    return _call(formula, name, [needs if p == "needs" else p for p in kernel.parameters])
+
+
+def _call(formula: Any, name: str, parameters: Iterable[str]) -> str:
+    one = not formula.several
+    return f"{name}({', '.join('g' if p == 'delta' and one else p for p in parameters)})"
+
+
+def _given(formula: Any) -> tuple[str, ...]:
+    shapes = (f"shape_{a}" for a in _stretched(formula))
+    return ("needs", *formula.incoming, *formula.kept, *shapes)
+
+
+def _stretched(formula: Any) -> list[str]:
+    """The arguments that may have been stretched, by broadcasting."""
+    return [a for a in formula.rules if formula.cls.broadcasts]
+
+
+def _unpack(formula: Any) -> str:
+    return f"{''.join(f'need_{a}, ' for a in formula.arguments)}= needs"
+
+
+def _is_tensor(formula: Any, argument: str) -> str:
+    """A condition: cheap where only a tensor or None can come."""
+    if formula.kinds[argument] is Tensor:
+        return f"{argument} is not None"
+    return f"isinstance({argument}, _Tensor)"
+
+
+def _any(users: Iterable[str]) -> str:
+    return _either(f"need_{user}" for user in users)
+
+
+def _either(conditions: Iterable[str]) -> str:
+    return " or ".join(conditions)
+
+
+def _function(name: str, parameters: Iterable[str], *body: str) -> str:
+    return f"def {name}({', '.join(parameters)}):\n" + "".join(f"    {line}\n" for line in body)
+
+
+def _returned(values: Iterable[str]) -> list[str]:
+    return ["return (", *(f"    {value}," for value in values), ")"]
+
+
+# ------------------------------------------------------------------------------- what it calls
+
+
+def conjugates(*values: Any) -> tuple[Any, ...]:
+    """The complex conjugate of each tensor and number, and everything else as it is."""
+    return tuple(
+        v.conj() if isinstance(v, Tensor) else v.conjugate() if isinstance(v, complex) else v
+        for v in values
+    )
+
+
+def in_single(*values: Any) -> tuple[Any, ...]:
+    """The values, tensors of half precision in single precision."""
+    return tuple(v.float() if isinstance(v, Tensor) and v.dtype in HALF else v for v in values)
+
+
+def unbroadcast(gradient: Tensor, shape: Size) -> Tensor:
+    """Sum a gradient over the axes along which its argument, of ``shape``, was stretched."""
+    return gradient if gradient.shape == shape else gradient.sum_to_size(shape)

@@ -1,0 +1,202 @@
+"""Kernels: each is equal to the mathematics that it is the twin of, and runs only where it may."""
+
+import subprocess
+import sys
+from contextlib import suppress
+from functools import cache
+
+import pytest
+import torch
+from cases import CASES, Case
+from torch.utils._pytree import tree_leaves
+
+import manualbp
+from manualbp import Formula, formulas, kernels
+from manualbp.derivation import KERNELS
+
+#: a few roundings of the largest number, since sums are taken in another order
+CLOSE = {torch.double: 1e-13, torch.float: 3e-6}
+
+
+def subclasses(cls):
+    for sub in cls.__subclasses__():
+        yield sub
+        yield from subclasses(sub)
+
+
+def with_kernels():
+    """Each kernel that runs, with the namespace of the code that calls it, and its name there."""
+    for formula in subclasses(Formula):
+        if formula.derivation:
+            for function in (formula.derivation.gradients, formula.derivation.forward):
+                names = getattr(function, "__globals__", {})
+                for i, kernel in enumerate(formula.derivation.kernels):
+                    if names.get(f"_kernel{i}") is kernel.function:
+                        yield kernel, names, i
+
+
+@pytest.fixture(autouse=True)
+def switched_on(monkeypatch):
+    """Kernels run, whether that is faster or not."""
+    for _, names, i in with_kernels():
+        monkeypatch.setitem(names, f"_profitable{i}", lambda *arguments: True)
+    with kernels.enabled(True):
+        yield
+
+
+def results(case, values):
+    """Value and gradients, for random upstream gradients."""
+    values = [
+        v.detach().requires_grad_(v.requires_grad) if torch.is_tensor(v) else v for v in values
+    ]
+    outputs = [t for t in tree_leaves(case.call(case.ours, *values)) if torch.is_tensor(t)]
+    ends = [t for t in outputs if t.requires_grad]
+    leaves = [v for v in values if torch.is_tensor(v) and v.requires_grad]
+    torch.manual_seed(1)
+    above = [torch.randn_like(t) for t in ends]
+    return [
+        *outputs,
+        *(torch.autograd.grad(ends, leaves, above, allow_unused=True) if ends else ()),
+    ]
+
+
+def points(case, dtype):
+    """The arguments of a case, and its special values."""
+    yield case.inputs(dtype=dtype)
+    for special in case.special:
+        made = Case(str(case), case.ours, case.theirs, special, case.options)
+        yield made.inputs(dtype=dtype)
+
+
+@cache
+def reached():
+    """The cases that run each kernel."""
+    found = {kernel: [] for kernel in KERNELS.values()}
+    with pytest.MonkeyPatch.context() as patch:
+        called = set()
+        for kernel, names, i in with_kernels():
+
+            def counted(*arguments, kernel=kernel):
+                called.add(kernel)
+                return kernel.function(*arguments)
+
+            patch.setitem(names, f"_kernel{i}", counted)
+        for case in CASES:
+            called.clear()
+            for dtype in CLOSE:
+                with suppress(RuntimeError, TypeError, ValueError):  # a case of one dtype alone
+                    results(case, case.inputs(dtype=dtype))
+            for kernel in called:
+                found[kernel].append(case)
+    return found
+
+
+@pytest.mark.parametrize(
+    "kernel", dict.fromkeys(KERNELS.values()), ids=lambda k: k.function.__name__
+)
+def test_a_kernel_is_its_rule(kernel):
+    assert reached()[kernel], "no case runs it: add a row to tests/cases/"
+    for case in reached()[kernel]:
+        for dtype in CLOSE:
+            for values in points(case, dtype):
+                with kernels.enabled(False):
+                    try:
+                        stated = results(case, values)
+                    except (RuntimeError, TypeError, ValueError):
+                        continue
+                for a, b in zip(results(case, values), stated, strict=True):
+                    alike(a, b, case)
+
+
+def alike(a, b, case):
+    if a is None or not a.is_floating_point():
+        assert a is b or torch.equal(a, b), case
+        return
+    assert a.shape == b.shape and a.dtype == b.dtype, case
+    a, b = a.detach(), b.detach()
+    finite = b[b.isfinite()]
+    size = max(1.0, float(finite.abs().max())) if finite.numel() else 1.0
+    torch.testing.assert_close(
+        a, b, rtol=0, atol=CLOSE[a.dtype] * size, equal_nan=True, msg=lambda m: f"{case}: {m}"
+    )
+
+
+class Forgotten(formulas.ReLU):
+    """a = max(z, 0)
+
+    ∂C/∂z = 3 g
+    """
+
+    @staticmethod
+    @manualbp.rule
+    def grad_input(g):
+        return 3 * g
+
+
+def test_a_rule_stated_anew_is_what_runs():
+    x = torch.randn(5, requires_grad=True)
+    Forgotten.apply(x).sum().backward()
+    assert x.grad.eq(3).all()
+    assert not Forgotten.derivation.kernels
+
+
+class Double(Formula):
+    """y = 2 x + b
+
+    ∂C/∂x = 2 g
+    ∂C/∂b = g
+    """
+
+    @staticmethod
+    def forward(input, bias):
+        return 2 * input + bias
+
+    @staticmethod
+    def grad_input(g):
+        return 2 * g
+
+    @staticmethod
+    def grad_bias(g):
+        return g
+
+
+def test_one_kernel_for_several_rules_and_only_where_it_may():
+    asked = []
+
+    @kernels.of(Double.grad_input, Double.grad_bias, profitable=lambda needs, g: g.numel() > 1)
+    def double(needs, g):
+        asked.append(needs)
+        return 20 * g, 10 * g
+
+    def gradients(*values, **options):
+        return torch.autograd.grad(Double.apply(*values).sum(), values, **options)
+
+    x, b = (torch.randn(3, requires_grad=True) for _ in range(2))
+    assert [g[0].item() for g in gradients(x, b)] == [20, 10]
+    assert asked == [(True, True)]
+    (g,) = torch.autograd.grad(Double.apply(x, b.detach()).sum(), x)
+    assert g[0] == 20 and asked[1:] == [(True, False)]
+    with kernels.enabled(False):
+        assert gradients(x, b)[0][0] == 2
+    assert gradients(x, b, create_graph=True)[0][0] == 2, "what is differentiated again"
+    assert torch.func.grad(lambda x: Double.apply(x, b).sum())(x)[0] == 2, "a transform"
+    assert gradients(*(torch.randn(1, requires_grad=True) for _ in range(2)))[0] == 2, "small"
+    with manualbp.Tape() as tape:
+        cost = manualbp.functional.sum(Double.apply(x, b))
+    tape.backprop(cost)
+    assert x.grad[0] == 20, "a tape"
+
+
+def test_a_kernel_of_nothing_is_refused():
+    with pytest.raises(TypeError, match="no formula has the methods of which <lambda> is to be"):
+        kernels.of(torch.relu)(lambda g: g)
+    with pytest.raises(TypeError, match="asks for 'weight'"):
+        kernels.of(formulas.Softsign.grad_input)(lambda g, weight: g)
+    assert not {torch.relu, formulas.Softsign.grad_input} & {*KERNELS}
+    x = torch.randn(3, requires_grad=True)
+    assert formulas.Softsign.apply(x).sum().backward() is None
+
+
+def test_the_environment_switches_kernels_off():
+    code = "import manualbp.plain as p; assert not p.kernels_enabled"
+    subprocess.run([sys.executable, "-c", code], check=True, env={"MANUALBP_KERNELS": "0"})
