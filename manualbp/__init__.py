@@ -1,16 +1,44 @@
-"""See, verify and change the backward pass of real PyTorch models."""
+"""See, verify and change the backward pass of real PyTorch models.
 
-from manualbp import formulas as formulas
-from manualbp import functional as functional
-from manualbp import kernels as kernels
-from manualbp import nn as nn
-from manualbp.convert import convert as convert
-from manualbp.convert import revert as revert
-from manualbp.coverage import coverage as coverage
-from manualbp.formula import Formula as Formula
-from manualbp.formula import rule as rule
-from manualbp.intercept import intercept as intercept
-from manualbp.step import compile_step as compile_step
-from manualbp.tape import Tape as Tape
+Formulas, and layers made of them:
+
+- ``formulas``: the mathematics, a class a formula; ``Formula``, ``rule``: to state and change one
+- ``functional``: torch.nn.functional, by formula
+- ``nn``: torch.nn, by formula
+- ``kernels``: faster ways to the same numbers, which can be switched off
+
+Models as they are:
+
+- ``convert(model)``, ``revert(model)``: torch's layers by formula, in place, and back
+- ``intercept()``: inside, torch's own functions run by formula
+- ``coverage(cost)``: whose derivative each step of a backward pass is
+
+Ways to run formulas without autograd:
+
+- ``Tape()``: notes them, and walks back: ``tape.backprop(cost)``
+- ``compile_step(net, criterion, optimizer)``: a whole training step as one program
+"""
+
+from manualbp import formulas, functional, kernels, nn
+from manualbp.conversion.interception import intercept
+from manualbp.conversion.modules import convert, revert
+from manualbp.conversion.report import coverage
+from manualbp.core.formula import Formula, rule
+from manualbp.tape import Tape, compile_step
+
+__all__ = [
+    "Formula",
+    "Tape",
+    "compile_step",
+    "convert",
+    "coverage",
+    "formulas",
+    "functional",
+    "intercept",
+    "kernels",
+    "nn",
+    "revert",
+    "rule",
+]
 
 __version__ = "0.1.0"

@@ -24,7 +24,7 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import manualbp
-from manualbp.graph import is_structural
+from manualbp.core.graph import is_structural
 
 #: in float64; sees an error of 1e-8, a float32 round trip included
 SHARP = {"rtol": 1e-9, "atol": 1e-12}

@@ -11,7 +11,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
 from manualbp import Tape, functional, nn
-from manualbp.autocast import LISTED
+from manualbp.functional._autocast import LISTED
 
 NAMES = [name for name in FUNCTIONS if name not in OURS_ALONE]
 pytestmark = pytest.mark.filterwarnings("ignore")

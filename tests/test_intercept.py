@@ -18,7 +18,7 @@ from twins import called, difference, foreign
 
 import manualbp
 from manualbp import coverage, functional, intercept
-from manualbp.intercept import twins
+from manualbp.functional._override import twins
 
 x = torch.randn(4, 3, dtype=torch.double)
 w = torch.randn(3, 3, dtype=torch.double)

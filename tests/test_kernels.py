@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 import manualbp
 from manualbp import Formula, formulas, kernels
-from manualbp.derivation import KERNELS
+from manualbp.core.derivation import KERNELS
 
 #: a few roundings of the largest number, since sums are taken in another order
 CLOSE = {torch.double: 1e-13, torch.float: 3e-6}
@@ -60,9 +60,20 @@ def results(case, values):
     ]
 
 
+EXTREMES = [0.0, -0.0, 1e-30, -1e-30, 3.0, -3.0, 20.0, -20.0, 90.0, -90.0, 1e3, -1e3, 1e30, -1e30]
+EXTREMES += [torch.inf, -torch.inf, torch.nan]
+
+
 def points(case, dtype):
-    """The arguments of a case, and its special values."""
-    yield case.inputs(dtype=dtype)
+    """The arguments of a case, its special values, and extremes in its first argument."""
+    values = case.inputs(dtype=dtype)
+    yield values
+    extreme = torch.tensor(EXTREMES, dtype=dtype)
+    if torch.is_tensor(values[0]) and values[0].is_floating_point():
+        count = values[0].numel()
+        for start in range(0, len(extreme), max(count, 1)):
+            places = (torch.arange(count) + start) % len(extreme)
+            yield [extreme[places].view_as(values[0]).requires_grad_(), *values[1:]]
     for special in case.special:
         made = Case(str(case), case.ours, case.theirs, special, case.options)
         yield made.inputs(dtype=dtype)
@@ -198,5 +209,5 @@ def test_a_kernel_of_nothing_is_refused():
 
 
 def test_the_environment_switches_kernels_off():
-    code = "import manualbp.plain as p; assert not p.kernels_enabled"
+    code = "from manualbp.core import modes as p; assert not p.kernels_enabled"
     subprocess.run([sys.executable, "-c", code], check=True, env={"MANUALBP_KERNELS": "0"})

@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from torch.utils._pytree import tree_leaves
 
 from manualbp import nn
-from manualbp.graph import formula_of, is_structural
+from manualbp.core.graph import formula_of, is_structural
 
 MNIST = Path(__file__).parents[1] / "data" / "MNIST" / "raw"
 

@@ -10,10 +10,12 @@ import torch
 from torch import Tensor
 
 import manualbp
-from manualbp import formulas, nn, reading, walk
+from manualbp import formulas, nn
 from manualbp import functional as F
-from manualbp.derivation import rest
-from manualbp.tape import Tape
+from manualbp.core import docstrings
+from manualbp.core.derivation import rest
+from manualbp.tape import backward
+from manualbp.tape.tape import Tape
 
 
 def mlp(dtype: torch.dtype = torch.float32) -> torch.nn.Module:
@@ -110,9 +112,11 @@ def _run(make, shape, cost, times, backward, run=None):
 @pytest.fixture(params=["walked", "written out"])
 def way(request, monkeypatch):
     """Structures are walked, or their code is written at the first visit."""
-    programs = walk.Programs()
-    monkeypatch.setattr("manualbp.tape.PROGRAMS", programs)
-    monkeypatch.setattr(walk.Programs, "VISITS", 1 if request.param == "written out" else 1 << 20)
+    programs = backward.Programs()
+    monkeypatch.setattr("manualbp.tape.tape.PROGRAMS", programs)
+    monkeypatch.setattr(
+        backward.Programs, "VISITS", 1 if request.param == "written out" else 1 << 20
+    )
     yield
     assert (len(programs) > 0) == (request.param == "written out")
 
@@ -818,7 +822,7 @@ def test_a_deep_structure_and_a_long_history():
 
 def test_a_history_is_walked_once(monkeypatch):
     visited = []
-    monkeypatch.setattr("manualbp.tape.name_of", lambda node: visited.append(node) or "Add")
+    monkeypatch.setattr("manualbp.tape.tape.name_of", lambda node: visited.append(node) or "Add")
     x = doubles(3)
     with Tape():
         value = F.sin(x)
@@ -829,12 +833,12 @@ def test_a_history_is_walked_once(monkeypatch):
 
 
 def test_what_is_remembered_of_structures_is_bounded(monkeypatch):
-    monkeypatch.setattr(walk.Programs, "VISITS", 2)
-    monkeypatch.setattr(walk.Programs, "FORMULAS", 300)
-    monkeypatch.setattr(walk.Programs, "REMEMBERED", 50)
-    monkeypatch.setattr(walk.Programs, "UNUSED", 20)
-    programs = walk.Programs()
-    monkeypatch.setattr("manualbp.tape.PROGRAMS", programs)
+    monkeypatch.setattr(backward.Programs, "VISITS", 2)
+    monkeypatch.setattr(backward.Programs, "FORMULAS", 300)
+    monkeypatch.setattr(backward.Programs, "REMEMBERED", 50)
+    monkeypatch.setattr(backward.Programs, "UNUSED", 20)
+    programs = backward.Programs()
+    monkeypatch.setattr("manualbp.tape.tape.PROGRAMS", programs)
     x = doubles(3)
 
     def step(length: int) -> None:
@@ -876,8 +880,8 @@ def test_what_is_remembered_of_structures_is_bounded(monkeypatch):
 
 
 def test_a_structure_that_comes_back_finds_its_code(monkeypatch):
-    programs = walk.Programs()
-    monkeypatch.setattr("manualbp.tape.PROGRAMS", programs)
+    programs = backward.Programs()
+    monkeypatch.setattr("manualbp.tape.tape.PROGRAMS", programs)
     net, input, target = mlp(), torch.randn(7, 3, 4), torch.randint(3, (7,))
     found = []
     for _ in range(6):
@@ -960,7 +964,7 @@ def test_hooks_that_cannot_be_seen_fire_where_processes_share_gradients(monkeypa
     x, seen = doubles(3), []
     accumulator = x.view_as(x).grad_fn.next_functions[0][0]
     accumulator.register_hook(lambda *_: seen.append(x.grad.clone()))
-    monkeypatch.setattr("manualbp.tape._distributed", lambda: True)
+    monkeypatch.setattr("manualbp.tape.tape._distributed", lambda: True)
     matches_autograd(lambda x: F.mul(F.sin(x), x), x)
     assert len(seen) == 1
 
@@ -997,9 +1001,9 @@ def test_a_line_belongs_to_the_rule_that_it_states(name):
     formula = FORMULAS[name]
     if rest(formula.forward) and formula.arity is None:
         pytest.skip("stated for each number of tensors")
-    rules = reading.stated(formula)["rules"]
+    rules = docstrings.stated(formula)["rules"]
     assert {*rules} == {*formula.derivation.wanted}, "a line for each rule, and a rule for each"
-    symbols = reading.stated(formula)["symbols"]
+    symbols = docstrings.stated(formula)["symbols"]
     assert len({*symbols.values()}) == len(symbols)
     for argument, symbol in symbols.items():
         for part, letters in SYMBOLS.items():
@@ -1062,7 +1066,7 @@ class Unclear(formulas.Linear):
     ],
 )
 def test_lines_are_inherited_along_the_classes(formula, value, lines):
-    said = reading.stated(formula)
+    said = docstrings.stated(formula)
     assert said["output"] == value
     found = [said["rules"].get(a) for a in ("input", "weight", "bias")]
     assert [line and line.partition(" = ")[2] for line in found] == lines
@@ -1091,5 +1095,5 @@ def test_the_rules_of_any_number_of_tensors_are_stated():
     with Tape(keep=True) as tape:
         cost = F.cat([a, b]).sum()
     tape.backprop(cost)
-    assert len(reading.stated(tape[0].formula)["rules"]) == 2
+    assert len(docstrings.stated(tape[0].formula)["rules"]) == 2
     assert str(tape).count("∂C/∂") >= 2

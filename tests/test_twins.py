@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_map
 from torch_samples import calls, entries, fresh
 from twins import Outcome, called, difference, foreign, name_of
 
-from manualbp.intercept import twins
+from manualbp.functional._override import twins
 
 PAIRS = {name_of(function): (function, ours) for function, ours in twins().items()}
 

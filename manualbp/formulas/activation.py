@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from manualbp.formula import Formula
-from manualbp.gate import zeroed
+from manualbp.core.formula import Formula
+from manualbp.core.gate import zeroed
 
 __all__ = [
     "CELU",

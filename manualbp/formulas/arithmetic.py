@@ -12,8 +12,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from manualbp.formula import Formula
-from manualbp.gate import zeroed
+from manualbp.core.formula import Formula
+from manualbp.core.gate import zeroed
 
 __all__ = [
     "Abs",

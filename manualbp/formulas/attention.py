@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as torch_functional
 
-from manualbp.formula import Formula
+from manualbp.core.formula import Formula
+from manualbp.core.modes import transformed
 from manualbp.formulas.dropout import share_kept
-from manualbp.plain import transformed
 
 __all__ = ["Attention"]
 

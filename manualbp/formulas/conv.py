@@ -10,8 +10,8 @@ import torch
 from torch import Size, Tensor
 from torch.nn import functional as F
 
-from manualbp import products
-from manualbp.formula import Formula
+from manualbp.core import products
+from manualbp.core.formula import Formula
 
 __all__ = ["Conv", "ConvTranspose", "Fold", "Unfold"]
 

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from manualbp.formula import Formula
+from manualbp.core.formula import Formula
 
 __all__ = ["CDist", "CosineSimilarity", "PDist", "PairwiseDistance"]
 

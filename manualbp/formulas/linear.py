@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from manualbp import products
-from manualbp.formula import Formula
-from manualbp.plain import transformed
+from manualbp.core import products
+from manualbp.core.formula import Formula
+from manualbp.core.modes import transformed
 
 __all__ = ["Bilinear", "Linear"]
 

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn._reduction import get_enum
 
-from manualbp.formula import Formula
-from manualbp.source import HALF, in_single
+from manualbp.core.formula import Formula
+from manualbp.core.source import HALF, in_single
 
 __all__ = [
     "BCE",

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from manualbp import products
-from manualbp.formula import Formula
+from manualbp.core import products
+from manualbp.core.formula import Formula
 
 __all__ = ["AddMatMul", "MatMul", "MatVec"]
 

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from manualbp.formula import Formula, autocasts
-from manualbp.plain import transformed
+from manualbp.core.formula import Formula, autocasts
+from manualbp.core.modes import transformed
 
 __all__ = [
     "BatchNorm",

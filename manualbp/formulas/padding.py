@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from manualbp.formula import Formula
+from manualbp.core.formula import Formula
 
 __all__ = ["Pad", "PadFromWithin"]
 

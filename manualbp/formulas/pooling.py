@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from manualbp.formula import Formula, autocasts
-from manualbp.products import matmul
+from manualbp.core.formula import Formula, autocasts
+from manualbp.core.products import matmul
 
 __all__ = [
     "AdaptiveAvgPool",

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
-from manualbp.formula import Formula
+from manualbp.core.formula import Formula
 
 __all__ = [
     "Amax",

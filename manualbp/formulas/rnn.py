@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from manualbp import products
-from manualbp.formula import Formula
-from manualbp.gate import zeroed
+from manualbp.core import products
+from manualbp.core.formula import Formula
+from manualbp.core.gate import zeroed
 
 __all__ = ["GRU", "LSTM", "RNN"]
 

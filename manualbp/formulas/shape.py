@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Size, Tensor
 
-from manualbp.formula import Formula
+from manualbp.core.formula import Formula
 
 __all__ = [
     "Cat",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from manualbp.formula import Formula
+from manualbp.core.formula import Formula
 
 __all__ = ["Embedding", "EmbeddingBag"]
 

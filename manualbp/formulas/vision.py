@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from manualbp.formula import Formula
+from manualbp.core.formula import Formula
 from manualbp.formulas.pooling import BLOCK, Shape, along_every_axis, as_one_axis, owned
 
 __all__ = [

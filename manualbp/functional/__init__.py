@@ -10,7 +10,7 @@ from types import FunctionType as _Function
 
 from torch.fx import wrap as _wrap
 
-from manualbp import autocast as _autocast
+from manualbp.functional import _autocast
 from manualbp.functional._activation import *
 from manualbp.functional._arithmetic import *
 from manualbp.functional._attention import *

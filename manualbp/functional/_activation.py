@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.nn import functional as torch_functional
 
 from manualbp import formulas
-from manualbp.formula import Formula
+from manualbp.core.formula import Formula
 from manualbp.functional._common import inplace_
 
 __all__ = [

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.nn import _reduction
 
-from manualbp.formula import Formula, eager
-from manualbp.tape import overwrite, unhooked
+from manualbp.core.formula import Formula, eager
+from manualbp.tape.tape import overwrite, unhooked
 
 
 def inplace_(formula: type[Formula], input: Tensor, *options: float | None) -> Tensor:

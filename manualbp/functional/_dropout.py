@@ -7,7 +7,7 @@ import warnings
 from torch import Tensor
 
 from manualbp import formulas
-from manualbp.formula import Formula
+from manualbp.core.formula import Formula
 from manualbp.functional._common import inplace_
 
 __all__ = [

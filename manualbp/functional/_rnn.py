@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from manualbp import formulas
-from manualbp.formula import Formula, any_autocast, autocast_of
+from manualbp.core.formula import Formula, any_autocast, autocast_of
+from manualbp.core.source import HALF, in_single
 from manualbp.functional._common import apart
 from manualbp.functional._dropout import dropout as drop_out
 from manualbp.functional._shape import cat
-from manualbp.source import HALF, in_single
 
 __all__ = [
     "gru",

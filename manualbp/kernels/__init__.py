@@ -16,9 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from manualbp import plain
-from manualbp.derivation import Kernel
-from manualbp.formula import register
+from manualbp.core import modes
+from manualbp.core.derivation import Kernel
+from manualbp.core.formula import register
 
 __all__ = ["enabled", "of"]
 
@@ -66,14 +66,14 @@ class enabled:
     """
 
     def __init__(self, mode: bool) -> None:
-        self._before = plain.kernels_enabled
-        plain.kernels_enabled = mode
+        self._before = modes.kernels_enabled
+        modes.kernels_enabled = mode
 
     def __enter__(self) -> None:
         pass
 
     def __exit__(self, *_: object) -> None:
-        plain.kernels_enabled = self._before
+        modes.kernels_enabled = self._before
 
 
 from manualbp.kernels import activation as _activation  # noqa: E402, F401

@@ -28,12 +28,12 @@ def relu(g: Tensor, output: Tensor) -> Tensor:
 
 @of(formulas.ReLU6.grad_input)
 def relu6(g: Tensor, input: Tensor) -> Tensor:
-    return aten.hardtanh_backward(g, input, 0, 6)
+    return _inside(g, input, 0, 6)
 
 
 @of(formulas.Hardtanh.grad_input)
 def hardtanh(g: Tensor, input: Tensor, min_val: float, max_val: float) -> Tensor:
-    return aten.hardtanh_backward(g, input, min_val, max_val)
+    return _inside(g, input, min_val, max_val)
 
 
 @of(formulas.Threshold.grad_input)
@@ -43,12 +43,12 @@ def threshold(g: Tensor, input: Tensor, threshold: float) -> Tensor:
 
 @of(formulas.Hardshrink.grad_input)
 def hardshrink(g: Tensor, input: Tensor, lambd: float) -> Tensor:
-    return aten.hardshrink_backward(g, input, lambd)
+    return aten.threshold_backward(g, input.abs(), lambd)
 
 
 @of(formulas.Softshrink.grad_input)
 def softshrink(g: Tensor, input: Tensor, lambd: float) -> Tensor:
-    return aten.softshrink_backward(g, input, lambd)
+    return aten.threshold_backward(g, input.abs(), lambd)
 
 
 @of(formulas.LeakyReLU.grad_input)
@@ -83,7 +83,7 @@ def silu(g: Tensor, input: Tensor) -> Tensor:
 
 @of(formulas.Mish.grad_input)
 def mish(g: Tensor, input: Tensor) -> Tensor:
-    return aten.mish_backward(g, input)
+    return aten.mish_backward(g, input.clamp(max=40))  # where the slope is 1; at ∞ torch has nan
 
 
 # Of double precision too torch has 1/6 in single precision.
@@ -120,3 +120,8 @@ def softmin(g: Tensor, output: Tensor, dim: int) -> Tensor:
 @of(formulas.LogSoftmax.grad_input)
 def log_softmax(g: Tensor, output: Tensor, dim: int) -> Tensor:
     return aten._log_softmax_backward_data(g, output, dim, output.dtype)
+
+
+def _inside(g: Tensor, input: Tensor, low: float, high: float) -> Tensor:
+    """g where low < z < high. At nan torch's own hardtanh_backward has 0 or g, by its place."""
+    return aten.threshold_backward(aten.threshold_backward(g, input, low), -input, -high)

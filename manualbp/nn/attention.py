@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from manualbp import functional as F
-from manualbp.intercept import in_python
+from manualbp.functional._override import in_python
 
 __all__ = [
     "MultiheadAttention",

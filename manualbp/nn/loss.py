@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from manualbp import functional as F
 from manualbp.functional._common import check_reduction
-from manualbp.intercept import in_python, not_compiled
+from manualbp.functional._override import in_python, not_compiled
 
 __all__ = [
     "AdaptiveLogSoftmaxWithLoss",

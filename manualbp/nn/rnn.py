@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from manualbp import functional as F
-from manualbp.intercept import not_compiled
+from manualbp.functional._override import not_compiled
 
 __all__ = ["GRU", "LSTM", "RNN", "GRUCell", "LSTMCell", "RNNCell"]
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from manualbp import graph
-from manualbp.reading import stated
+from manualbp.core import graph
+from manualbp.core.docstrings import stated
 from manualbp.training.monitor import Cost, recording
 
 

@@ -18,8 +18,8 @@ import torch
 from pytorch_lightning.strategies import SingleDeviceStrategy
 from torch import Tensor, nn
 
-from manualbp.step import compile_step
-from manualbp.tape import Tape
+from manualbp.tape.compiled_step import compile_step
+from manualbp.tape.tape import Tape
 from manualbp.training.errors import UserError
 from manualbp.training.monitor import Cost
 

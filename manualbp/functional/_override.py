@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-import threading
 import types
-from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
@@ -20,12 +18,12 @@ from torch._C._dynamo.eval_frame import (
     set_code_exec_strategy,
 )
 from torch.nn import functional as torch_functional
-from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from manualbp import functional
-from manualbp.formula import any_autocast, recorder
-from manualbp.tape import overwrite, unhooked, writable
+from manualbp.core.formula import any_autocast
+from manualbp.core.recording import recorder
+from manualbp.tape.tape import overwrite, unhooked, writable
 
 Call = Callable[..., Any]
 Parameters = ParamSpec("Parameters")
@@ -93,60 +91,6 @@ class by_formula(TorchFunctionMode):
         if recorder.get() is not None and args and isinstance(args[0], Tensor) and _writes(func):
             writable(args[0])
         return func(*args, **kwargs)
-
-
-class intercept(by_formula):
-    """Runs unmodified code by formula: functions, operators and methods of torch.
-
-    ::
-
-        with manualbp.intercept():
-            cost = criterion(net(x), y)
-        cost.backward()
-
-    Whatever :mod:`manualbp.functional` has a function for, ``F.relu(x)``, ``x @ w``, ``x + y``,
-    ``x.mean(1)``, ``torch.cat([x, y])``, is run by its formula when something in it wants a
-    gradient. What torch writes in Python over other functions,
-    ``F.multi_head_attention_forward``, is entered. The rest runs as it is: views are structure,
-    and what else remains :func:`manualbp.coverage` names.
-
-    What no formula can do torch's own function does, and what is wrong torch refuses in its own
-    words. Calls with ``out=``, complex, sparse and nested tensors, and tensors of a class with a
-    ``__torch_function__`` of its own, are torch's too. ``@intercept()`` before a function opens the
-    context at each call.
-
-    The context holds for the forward pass in the thread that opened it; ``backward`` may be
-    called outside. The transforms of ``torch.func`` may be used inside it. ``torch.compile`` breaks
-    its graph at each function that is run by formula here: convert the model instead, whose layers
-    it traces whole. Recomputation by ``torch.utils.checkpoint`` happens in the backward pass and
-    needs a context of its own: pass ``context_fn=lambda: (intercept(), intercept())``.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._paths = Paths()
-
-    def __call__(self, function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
-        """``function``, run inside a context of its own at each call."""
-
-        @wraps(function)
-        def run(*args: Parameters.args, **kwargs: Parameters.kwargs) -> Result:
-            with type(self)():
-                return function(*args, **kwargs)
-
-        return run
-
-    def __enter__(self) -> intercept:
-        # The handler enters it again, for the functions that torch writes in Python.
-        if not self._pushed:
-            self._paths.install()
-        super().__enter__()
-        return self
-
-    def __exit__(self, *exception: Any) -> None:
-        super().__exit__(*exception)
-        if not self._pushed:
-            self._paths.remove()
 
 
 def in_python(forward: Call) -> Call:
@@ -441,69 +385,6 @@ def _without_dispatch(module: str) -> dict[str, Any]:
     names = ("has_torch_function", "has_torch_function_unary", "has_torch_function_variadic")
     space = dict(vars(sys.modules[module]))
     return space | {name: lambda *_: False for name in names if name in space}
-
-
-# --------------------------------------------------------------------------- where it comes from
-
-
-class Paths:
-    """Which module each node of autograd's graph was made in, by the numbers that nodes bear."""
-
-    def __init__(self) -> None:
-        self._hooks: list[Any] = []
-        self._running: list[tuple[str, int]] = []
-        self._names: dict[int, str] = {}
-        self._thread = 0
-
-    def install(self) -> None:
-        self._thread = threading.get_ident()
-        _spans.__dict__.setdefault("list", [])
-        self._hooks = [
-            torch_module.register_module_forward_pre_hook(self._enter),
-            torch_module.register_module_forward_hook(self._leave, always_call=True),
-        ]
-
-    def remove(self) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks = []
-
-    def _enter(self, module: nn.Module, _: Any) -> None:
-        if threading.get_ident() == self._thread:
-            if not self._running:
-                self._names = {id(m): name for name, m in module.named_modules()}
-            name = self._names.get(id(module)) or type(module).__name__
-            self._running.append((name, torch._C._autograd._get_sequence_nr()))
-
-    def _leave(self, module: nn.Module, _: Any, __: Any) -> None:
-        if threading.get_ident() == self._thread and self._running:
-            name, start = self._running.pop()
-            spans = _spans.list
-            spans.append((start, torch._C._autograd._get_sequence_nr(), name))
-            del spans[:-_REMEMBERED]
-
-
-_spans = threading.local()
-_REMEMBERED = 100_000
-
-
-def paths() -> Callable[[Any], str]:
-    """A function of a node: the path of the innermost module of :class:`intercept` it was made in.
-
-    The empty string where that is not known.
-    """
-    bounds, names, running = [-1], [""], [(sys.maxsize, "")]
-    for start, end, name in sorted(getattr(_spans, "list", ()), key=lambda s: (s[0], -s[1])):
-        while running[-1][0] <= start:
-            bounds.append(running.pop()[0])
-            names.append(running[-1][1])
-        bounds.append(start)
-        names.append(name)
-        running.append((end, name))
-    while len(running) > 1:
-        bounds.append(running.pop()[0])
-        names.append(running[-1][1])
-    return lambda node: names[bisect_right(bounds, node._sequence_nr()) - 1]
 
 
 #: for Dynamo, which reads a dictionary, but does not trace how it is made

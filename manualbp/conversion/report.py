@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from manualbp.graph import formula_of, is_structural, name_of
-from manualbp.intercept import paths
-from manualbp.reading import columns
+from manualbp.core.graph import formula_of, is_structural, name_of
+from manualbp.core.module_paths import paths
+from manualbp.core.text import columns
 
 
 @dataclass(frozen=True)

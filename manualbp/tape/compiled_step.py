@@ -15,9 +15,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import optimizer as torch_optimizer
 
-from manualbp.guards import Guards
-from manualbp.products import choose
-from manualbp.tape import Tape
+from manualbp.core.products import choose
+from manualbp.tape.guards import Guards
+from manualbp.tape.tape import Tape
 
 Program = Callable[..., Tensor]
 

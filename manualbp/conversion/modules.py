@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from manualbp import nn as ours
+from manualbp.core.text import columns
 from manualbp.nn._known import REFUSED
-from manualbp.reading import columns
 
 
 @dataclass

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from manualbp.plain import on_cpu
+from manualbp.core.modes import on_cpu
 
 #: integers of as many bytes as the numbers
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, library
 from torch.nn import functional as F
 
-from manualbp.plain import on_cpu
+from manualbp.core.modes import on_cpu
 
 aten = torch.ops.aten
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
-from manualbp.plain import may_run_kernels, plain
+from manualbp.core.modes import may_run_kernels, plain
 
 #: the dtypes in which a rule's intermediate results would lose what torch's kernels keep
 HALF = (torch.float16, torch.bfloat16)

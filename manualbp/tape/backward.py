@@ -13,9 +13,9 @@ import torch
 from torch import Size, Tensor
 from torch.autograd.graph import GradientEdge
 
-from manualbp.formula import any_autocast, as_in_forward
-from manualbp.graph import Structural
-from manualbp.source import compiled
+from manualbp.core.formula import any_autocast, as_in_forward
+from manualbp.core.graph import Structural
+from manualbp.core.source import compiled
 
 #: a value on a tape is known by a number: its entry's place times this, plus its place among the
 #: outputs of that entry; a leaf by −1 minus its place among the leaves

@@ -6,7 +6,6 @@ import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from contextvars import ContextVar
 from functools import lru_cache
 from inspect import signature
 from typing import Any, ClassVar, TypeVar
@@ -15,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
 
-from manualbp.derivation import KERNELS, Derivation, Kernel, derive, lineage, rest
+from manualbp.core.derivation import KERNELS, Derivation, Kernel, derive, lineage, rest
+from manualbp.core.recording import recorder
 
 
 class Formula(Function):
@@ -408,10 +408,6 @@ def _function(cls: type[Formula], **methods: Callable[..., Any]) -> Any:
     namespace |= {"formula": getattr(cls, "stated", cls), "generate_vmap_rule": True}
     return types.new_class(cls.__name__, (Function,), exec_body=lambda body: body.update(namespace))
 
-
-#: what notes the formulas that are called in this context instead of autograd; see manualbp.tape
-recorder: ContextVar[Callable[[type[Formula], tuple[Any, ...]], Any] | None]
-recorder = ContextVar("recorder", default=None)
 
 _transforms_active = torch._C._are_functorch_transforms_active
 any_autocast = torch._C._is_any_autocast_enabled

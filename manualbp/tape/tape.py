@@ -11,13 +11,14 @@ import torch
 from torch import Size, Tensor, distributed
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.autograd.graph import GradientEdge
-from torch.nn.modules import module as torch_module
 
-from manualbp.formula import Formula, any_autocast, apart, autocast_of, of_its_own, recorder
-from manualbp.graph import STRUCTURAL as MOVES
-from manualbp.graph import name_of, structural
-from manualbp.reading import table
-from manualbp.walk import OUTPUTS, PROGRAMS, fit, form, versions, walk
+from manualbp.core.formula import Formula, any_autocast, apart, autocast_of, of_its_own
+from manualbp.core.graph import STRUCTURAL as MOVES
+from manualbp.core.graph import name_of, structural
+from manualbp.core.module_paths import RunningModules
+from manualbp.core.recording import recorder
+from manualbp.tape.backward import OUTPUTS, PROGRAMS, fit, form, versions, walk
+from manualbp.tape.table import table
 
 _set_grad_enabled = torch._C._set_grad_enabled
 
@@ -110,7 +111,7 @@ class Tape:
         self._shapes: list[tuple[Size, ...]] = []
         self._autocasts: list[torch.dtype | None] = []
         self._readings: dict[int, dict[str, Any]] = {}
-        self._modules: _Modules | None = None
+        self._modules: RunningModules | None = None
         self._token: Token[Any] | None = None
         self._grad_enabled = True
 
@@ -124,7 +125,7 @@ class Tape:
         _set_grad_enabled(True)
         self._token = recorder.set(self.record)
         if self.keep:
-            self._modules = _Modules()
+            self._modules = RunningModules()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -457,7 +458,7 @@ class Entry:
     def __init__(self, tape: Tape, index: int) -> None:
         reading = tape._readings.get(index, {})
         self.formula: Any = tape._formulas[index]
-        #: where its arguments came from: see :data:`manualbp.walk.OUTPUTS`
+        #: where its arguments came from: see :data:`manualbp.tape.backward.OUTPUTS`
         self.codes = tape._codes[index]
         #: the path of the module that called it, in the network (kept)
         self.path: str = reading.get("path", "")
@@ -599,33 +600,3 @@ def _written(value: str, name: str) -> TapeError:
 
 def _reaching(formula: type[Formula] | None) -> str:
     return "the cost" if formula is None else f"a value that reaches {formula.__name__}"
-
-
-class _Modules:
-    """Which module is running: a path of names below the outermost one."""
-
-    def __init__(self) -> None:
-        self._names: dict[int, str] = {}
-        self._running: list[str] = []
-        self._hooks = [
-            torch_module.register_module_forward_pre_hook(self._enter),
-            torch_module.register_module_forward_hook(self._leave, always_call=True),
-        ]
-        self._recorder = recorder.get()
-
-    def _enter(self, module: torch.nn.Module, _: Any) -> None:
-        if recorder.get() is self._recorder:
-            if not self._running:
-                self._names = {id(m): name for name, m in module.named_modules()}
-            self._running.append(self._names.get(id(module), type(module).__name__))
-
-    def _leave(self, module: torch.nn.Module, _: Any, __: Any) -> None:
-        if recorder.get() is self._recorder and self._running:
-            self._running.pop()
-
-    def path(self) -> str:
-        return self._running[-1] if self._running else ""
-
-    def remove(self) -> None:
-        for hook in self._hooks:
-            hook.remove()

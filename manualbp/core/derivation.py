@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from manualbp import source
-from manualbp.annotations import Several, kinds
+from manualbp.core import source
+from manualbp.core.annotations import Several, kinds
 
 Method = Callable[..., Any]
 

@@ -1,0 +1,1 @@
+"""What a formula is, and how one is run."""

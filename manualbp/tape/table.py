@@ -1,0 +1,73 @@
+"""A tape as a table, in the document's symbols, from the cost down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from manualbp.core.docstrings import stated
+from manualbp.core.text import columns
+from manualbp.tape.backward import OUTPUTS
+
+SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
+def table(entries: Sequence[Any]) -> str:
+    """The chain on one line; then, for each entry of a tape, its value and its rules."""
+    if not entries:
+        return "an empty tape: no formula has been called on it that wants a gradient"
+    names, layers = _names(entries)
+    chain = " ← ".join(_chain(entries, names))
+    rows: list[list[str]] = []
+    for index in range(len(entries) - 1, -1, -1):
+        entry = entries[index]
+        lines = stated(entry.formula)
+        shape = "×".join(map(str, entry.shapes[0])) or "number"
+        kept = "let go" if entry.kept is None else _size(entry.bytes)
+        rows.append([names[index], entry.name, entry.path, shape, kept, lines["output"], ""])
+        for i, (argument, source) in enumerate(_arguments(entry)):
+            if source is None:
+                continue
+            symbol = lines["symbols"].get(argument, argument)
+            target = names[source // OUTPUTS] if source >= 0 else symbol + layers[index]
+            norm = ""
+            if entry.given and entry.given[i] is not None:
+                norm = f"‖∂C/∂{target}‖ = {entry.given[i].norm().item():.2e}"
+            rows.append(
+                ["", "", "", "", "", lines["rules"].get(argument, ""), norm or f"→ {target}"]
+            )
+    head = ["", "formula", "module", "shape", "keeps", "value, and what it passes back", ""]
+    return "\n".join([chain, "", *columns(head, rows)])
+
+
+def _arguments(entry: Any) -> list[tuple[str, Any]]:
+    return list(zip(entry.formula.derivation.arguments, entry.codes, strict=True))
+
+
+def _names(entries: Sequence[Any]) -> tuple[list[str], list[str]]:
+    """A name for the value of each entry, and the number of the layer that it belongs to."""
+    names, layers, layer = [], [], 0
+    for entry in entries:
+        symbol = stated(entry.formula)["symbol"]
+        layer += symbol == "z"
+        number = str(layer).translate(SUPERSCRIPTS)
+        names.append(symbol if symbol == "C" else symbol + number)
+        layers.append(number)
+    return names, layers
+
+
+def _chain(entries: Sequence[Any], names: list[str]) -> list[str]:
+    """The longest way back from the last value, by the first source of each entry."""
+    index: int | None = len(entries) - 1
+    chain = []
+    while index is not None:
+        chain.append(names[index])
+        before = [
+            code // OUTPUTS for code in entries[index].codes if code is not None and code >= 0
+        ]
+        index = max(before) if before else None
+    return chain
+
+
+def _size(count: int) -> str:
+    return f"{count / 1024:.1f} KiB" if count >= 1024 else f"{count} B"
