@@ -34,6 +34,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import manualbp
+from manualbp.core import products
 from manualbp.functional._override import twins
 
 NAME = re.compile(r"\b[vx]\d+\b")
@@ -177,6 +178,8 @@ class Program:
     joint: bool = False
     #: the calls run twice over the same leaves, on two tapes, and the second is walked back
     twice: bool = False
+    #: oneDNN computes every product that it can, as where it is faster than MKL it does large ones
+    onednn: bool = False
 
     @property
     def leaves(self) -> list[str]:
@@ -192,6 +195,10 @@ class Program:
         }[way]
         wanted = [line.defines[0] for line in self.lines if "requires_grad_" in line.source]
         lines = [PREAMBLE, REVERSE] if any("reverse(" in source for source in body) else [PREAMBLE]
+        if self.onednn and way != "torch":
+            lines += [
+                "manualbp.core.products.LARGE, manualbp.core.products._mkl_is_slow = 1, lambda: True"
+            ]
         lines += ["torch.manual_seed(0)"]
         lines += [line.source for line in self.lines if line.leaf]
         if self.accumulate and not self.second:
@@ -767,6 +774,8 @@ class Builder:
             second=double and self.coin(0.25) and all(line.call != "hooks" for line in self.body),
             joint=len(costs) > 1 and self.coin(0.5),
             twice=self.coin(0.1),
+            # It multiplies numbers of single precision; those of other programs MKL does.
+            onednn=self.dtype in (torch.float, None) and torch.backends.mkldnn.is_available(),
         )
         return pruned(program)
 
@@ -1165,7 +1174,8 @@ def check(program: Program, ways: tuple[str, ...] = ("intercept", "tape")) -> li
     for way in ways:
         if way == "tape" and (program.second or program.joint):
             continue
-        ours = run(program, way)
+        with by_onednn() if program.onednn else contextlib.nullcontext():
+            ours = run(program, way)
         finding = compare(program, way, theirs, ours)
         if finding is None:
             continue
@@ -1175,6 +1185,17 @@ def check(program: Program, ways: tuple[str, ...] = ("intercept", "tape")) -> li
                 finding = replace(finding, kind=reason)
         found.append(finding)
     return found
+
+
+@contextlib.contextmanager
+def by_onednn() -> Iterator[None]:
+    """oneDNN multiplies whatever it can, as small as it is and on every processor."""
+    large, slow = products.LARGE, products._mkl_is_slow
+    products.LARGE, products._mkl_is_slow = 1, lambda: True
+    try:
+        yield
+    finally:
+        products.LARGE, products._mkl_is_slow = large, slow
 
 
 #: not a fault: the tape says so itself, or there is nothing to be precise about
@@ -1197,7 +1218,7 @@ def harmless(finding: Finding) -> bool:
 
 def smaller(program: Program) -> Iterator[Program]:
     """Programs with a little less in them."""
-    for flag in ("retain", "accumulate", "second", "joint", "twice"):
+    for flag in ("onednn", "retain", "accumulate", "second", "joint", "twice"):
         if getattr(program, flag):
             yield replace(program, **{flag: False})
     if program.costs:
@@ -1300,6 +1321,7 @@ def shrink(program: Program, finding: Finding, seconds: float = 10.0) -> tuple[P
 def cost_of(program: Program) -> tuple[int, int]:
     calls = sum(not line.leaf for line in program.lines)
     flags = program.retain + program.accumulate + program.second + program.joint + program.twice
+    flags += program.onednn
     return (
         4 * calls + 2 * len(program.lines) + flags + len(program.costs),
         sum(len(line.source) for line in program.lines),

@@ -163,6 +163,21 @@ FOUND = {
         ["v2 = F.layer_norm(x0, [4], bias=x1)", "v3 = v2.t()"],
         dict(costs=("v3",)),
     ),
+    "turned by nothing": (
+        ["x0 = randn(1, ()).requires_grad_()"],
+        ["v1 = torch.rot90(torch.atleast_2d(x0), 0)"],
+        dict(costs=("v1",)),
+    ),
+    "a bias of any strides, where oneDNN multiplies": (
+        [
+            "x0 = randn(1, (2, 3), torch.float).requires_grad_()",
+            "x1 = randn(2, (4, 3), torch.float).requires_grad_()",
+            "x2 = randn(3, (8,), torch.float)[::2]",
+            "x3 = randn(4, (1,), torch.float).expand(4)",
+        ],
+        ["v4 = F.linear(x0, x1, x2)", "v5 = torch.rnn_relu_cell(x0, v4, x1, x1 @ x1.T, x3, x2)"],
+        dict(costs=("v5",), onednn=True),
+    ),
     "an error of torch's type": (
         ["x0 = randn(1, (1, 1, 4)).requires_grad_()", "x1 = randn(2, (1, 1, 2))"],
         ["v2 = torch.conv1d(x0, x1, stride=2, padding='same')"],

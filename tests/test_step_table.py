@@ -121,6 +121,10 @@ def plain() -> nn.Module:
     return nn.Sequential(nn.Linear(6, 5), nn.Sigmoid(), nn.Linear(5, 3))
 
 
+def encoder() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 5), nn.Sigmoid(), nn.Linear(5, 6))
+
+
 def normed(momentum: float | None = 0.1) -> nn.Module:
     return nn.Sequential(
         nn.Linear(6, 5, bias=False),  # whose gradient would be rounding alone, which Adam enlarges
@@ -301,6 +305,20 @@ def eventful() -> nn.Module:
     ).double()
 
 
+# What x and y may be to one another: a program is made for one pair, and runs for the next.
+
+x, y = torch.randn(2, 4, 6, generator=torch.Generator().manual_seed(2), dtype=torch.double)
+both, turned = torch.cat([x, y]), x.mT.contiguous().mT
+INPUTS = {
+    "one tensor, then two": [(x, x), (x, x), (x, y), (y, y), (y, x)],
+    "two tensors, then one": [(x, y), (x, x), (y, x), (y, y)],
+    "halves of one": [(both[:4], both[4:]), (both[4:], both[:4]), (both[4:], both[4:])],
+    "parts that overlap": [(both[:4], both[1:5]), (both[:4], both[3:7]), (both[:4], x)],
+    "a view of it": [(x, x.view(4, 6)), (x, y), (y.view(4, 6), y)],
+    "other strides": [(x, y), (turned, y), (x, turned), (turned, turned), (turned, x)],
+    "stretched": [(x, x[:1].expand(4, 6)), (x[:1].expand(4, 6), y), (x, y)],
+}
+
 # ------------------------------------------------------------------------------------- training
 
 
@@ -338,6 +356,8 @@ def teach(
     ours: bool = False,
     compiler: bool = False,
     together: int = 1,
+    cost: str = "cross_entropy",
+    batches: list[tuple[Tensor, Tensor]] | None = None,
 ) -> Taught:
     torch.manual_seed(0)
     net = make().double()
@@ -346,10 +366,10 @@ def teach(
     cls, settings = OPTIMIZERS[kind]
     optimizer = cls(net.parameters(), **copy.deepcopy(settings))
     schedule = SCHEDULERS[scheduler](optimizer)
-    criterion = manualbp.functional.cross_entropy if ours else F.cross_entropy
+    criterion = getattr(manualbp.functional if ours else F, cost)
     step = compile_step(net, criterion, optimizer, compiler=compiler) if ours else None
-    batches, costs, at = data(STEPS), [], 0
-    while at < STEPS:
+    batches, costs, at = batches or data(STEPS), [], 0
+    while at < len(batches):
         if event and at in (5, 16):
             event(net, optimizer)
         alike = [b for b in batches[at : at + together] if len(b[1]) == len(batches[at][1])]
@@ -401,6 +421,16 @@ def test_schedulers(scheduler, kind):
 @pytest.mark.parametrize("net", NETS)
 def test_networks(net, kind):
     same(teach(NETS[net], kind), teach(NETS[net], kind, ours=True))
+
+
+@pytest.mark.parametrize("given", INPUTS)
+def test_what_is_given_together(given):
+    batches = 2 * INPUTS[given]
+    made = [
+        teach(encoder, "momentum", ours=ours, cost="mse_loss", batches=batches)
+        for ours in (False, True)
+    ]
+    same(*made)
 
 
 @pytest.mark.parametrize("kind", ["momentum decay", "adamw"])
