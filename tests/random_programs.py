@@ -197,7 +197,8 @@ class Program:
         lines = [PREAMBLE, REVERSE] if any("reverse(" in source for source in body) else [PREAMBLE]
         if self.onednn and way != "torch":
             lines += [
-                "manualbp.core.products.LARGE, manualbp.core.products._mkl_is_slow = 1, lambda: True"
+                "from manualbp.core import products",
+                "products.LARGE, products._mkl_is_slow = 1, lambda: True",
             ]
         lines += ["torch.manual_seed(0)"]
         lines += [line.source for line in self.lines if line.leaf]
