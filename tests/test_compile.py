@@ -7,10 +7,11 @@ import torch
 from cases import MODULES
 from properties import SHARP, random_like
 from torch._dynamo.testing import CompileCounterWithBackend, EagerAndRecordGraphs
+from torch.autograd import forward_ad
 from torch.testing import assert_close
 from torch.utils._pytree import tree_leaves
 
-from manualbp import nn
+from manualbp import Formula, functional, nn
 
 RECURRENT = {"RNN", "LSTM", "GRU"}
 CELLS = {"RNNCell", "LSTMCell", "GRUCell"}
@@ -145,6 +146,120 @@ def test_adaptive_softmax_runs_in_eager_mode():
     found = run(torch.compile(module, backend=backend), module, (x, target))
     assert_close(found, run(module, module, (x, target)), **SHARP)
     assert not backend.frame_count
+
+
+# ---------------------------------------------------------------- torch.func inside torch.compile
+
+
+class Reverse(Formula):
+    """A rule that is not the derivative of the value, so that torch's own is another."""
+
+    @staticmethod
+    def forward(input):
+        return input * 2
+
+    @staticmethod
+    def grad_input(g):
+        return -3 * g
+
+
+def drawn(*shape):
+    return torch.randn(shape, dtype=torch.double, generator=torch.Generator().manual_seed(7))
+
+
+W, B, FILTERS = drawn(5, 4), drawn(5), drawn(2, 3, 2, 2)
+CLASSES = torch.tensor([1, 0, 3])
+#: a function of one example, and the axes of that example
+OF_ONE = {
+    "linear": (lambda x: functional.linear(x, W, B), (4,)),
+    "sigmoid": (functional.sigmoid, (4,)),
+    "layer_norm": (lambda x: functional.layer_norm(x, (4,), W[0], W[1]), (4,)),
+    "cross_entropy": (lambda x: functional.cross_entropy(x, CLASSES), (3, 4)),
+    "conv2d": (lambda x: functional.conv2d(x, FILTERS), (1, 3, 4, 4)),
+    "cat": (lambda x: functional.cat([x, functional.sin(x)]), (4,)),
+    "whose rule is no derivative": (Reverse.apply, (4,)),
+}
+
+
+def weighted(f):
+    def cost(x):
+        a = f(x).square()
+        return (a * torch.linspace(-1, 1, a.numel(), dtype=a.dtype).view_as(a)).sum()
+
+    return cost
+
+
+TRANSFORMS = {
+    "vmap": lambda f: torch.vmap(f),
+    "vmap of grad": lambda f: torch.vmap(torch.func.grad(weighted(f))),
+    "jvp": lambda f: lambda x: torch.func.jvp(f, (x[0],), (x[1],)),
+    "vmap of jvp": lambda f: torch.vmap(lambda x: torch.func.jvp(f, (x,), (x.cos(),))),
+    "jacfwd": lambda f: lambda x: torch.func.jacfwd(f)(x[0]),
+    "jacrev": lambda f: lambda x: torch.func.jacrev(f)(x[0]),
+    "hessian": lambda f: lambda x: torch.func.hessian(weighted(f))(x[0]),
+    "a dual number": lambda f: lambda x: dual(f, x[0], x[1]),
+}
+
+
+def dual(f, x, tangent):
+    with forward_ad.dual_level():
+        return forward_ad.unpack_dual(f(forward_ad.make_dual(x, tangent)))
+
+
+@pytest.mark.parametrize(
+    ("name", "transform"),
+    [(name, transform) for name in OF_ONE for transform in ("vmap", "vmap of grad", "jvp")]
+    + [("whose rule is no derivative", transform) for transform in [*TRANSFORMS][3:]],
+)
+def test_transforms_are_traced_whole(name, transform):
+    """By the formula's own rules, and once: a second call finds the program."""
+    f, shape = OF_ONE[name]
+    function = TRANSFORMS[transform](f)
+    counted = CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(function, backend=counted, fullgraph=True)
+    for seed in range(2):
+        x = drawn(3, *shape) + seed
+        assert_close(tree_leaves(compiled(x)), tree_leaves(function(x)), **SHARP)
+    assert counted.frame_count == 1
+
+
+@pytest.mark.parametrize("name", OF_ONE)
+def test_the_gradient_through_vmap_inside(name):
+    """From outside of the program, of an input and of a weight."""
+    f, shape = OF_ONE[name]
+    x, scale = drawn(3, *shape).requires_grad_(), drawn().requires_grad_()
+    function = torch.vmap(lambda x: f(x * scale))
+    compiled = torch.compile(function, backend="aot_eager", fullgraph=True)
+    g = random_like(function(x))
+    found, expected = (torch.autograd.grad(f(x), (x, scale), g) for f in (compiled, function))
+    assert_close(found, expected, **SHARP)
+
+
+@pytest.mark.parametrize("f", [functional.abs, functional.tanh])
+def test_complex_numbers(f):
+    z = torch.randn(3, dtype=torch.cdouble, requires_grad=True)
+    output, expected = torch.compile(f, backend="aot_eager", fullgraph=True)(z), f(z)
+    g = torch.randn_like(output)
+    assert_close(torch.autograd.grad(output, z, g), torch.autograd.grad(expected, z, g), **SHARP)
+
+
+def test_a_backward_written_by_hand_is_traced():
+    class Clamped(Reverse):
+        @staticmethod
+        def forward(ctx, input):
+            ctx.save_for_backward(input)
+            return input * 2
+
+        @staticmethod
+        def backward(ctx, g):
+            return (g * ctx.saved_tensors[0]).clamp(-1, 1)
+
+    x = drawn(4).requires_grad_()
+    backend = EagerAndRecordGraphs()
+    output = torch.compile(Clamped.apply, backend=backend, fullgraph=True)(x)
+    g = random_like(output)
+    assert formulas_in(backend.graphs)
+    assert_close(torch.autograd.grad(output, x, g)[0], (g * x).clamp(-1, 1), **SHARP)
 
 
 # -------------------------------------------------------------------------------- export and trace

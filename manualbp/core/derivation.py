@@ -319,4 +319,4 @@ def rest(forward: Method) -> str | None:
 
 
 #: static methods of an ordinary Function: derived, or written by hand, but no part of a formula
-_PROTOCOL = {"setup_context", "backward", "apply", "in_place", "jvp", "vmap"}
+_PROTOCOL = {"setup_context", "backward", "apply", "_in_graph", "in_place", "jvp", "vmap"}

@@ -6,19 +6,32 @@ import types
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
-from functools import lru_cache
+from functools import cache, lru_cache
 from inspect import signature
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd import Function, forward_ad
+from torch.autograd.function import FunctionMeta
 
 from manualbp.core.derivation import KERNELS, Derivation, Kernel, derive, lineage, rest
 from manualbp.core.recording import recorder
 
 
-class Formula(Function):
+class _Meta(FunctionMeta):
+    """Makes Dynamo trace a formula's own ``apply``.
+
+    Of a class whose metaclass is FunctionMeta itself, Dynamo traces forward and backward instead.
+    """
+
+    def __init__(cls, name: str, bases: tuple[type, ...], namespace: dict[str, Any]) -> None:
+        super().__init__(name, bases, namespace)  # type: ignore[no-untyped-call]
+        if cls.backward is not Function.backward:  # type: ignore[attr-defined]
+            cls.__class__ = FunctionMeta  # type: ignore[assignment]
+
+
+class Formula(Function, metaclass=_Meta):
     """A function stated as mathematics: a value, and one gradient rule for each argument.
 
     A subclass writes static methods and nothing else::
@@ -84,6 +97,7 @@ class Formula(Function):
     in_place: ClassVar[Callable[..., Any] | None] = None
     #: how many tensors a variadic parameter takes, in the subclass made for that number
     arity: ClassVar[int | None] = None
+    _in_graph: ClassVar[Callable[..., Any]]
     generate_vmap_rule = True
 
     def __init_subclass__(cls) -> None:
@@ -91,16 +105,15 @@ class Formula(Function):
         ancestors = lineage(cls, Formula)
         if not any("forward" in vars(a) for a in ancestors):
             return  # a family of formulas, without a value of its own
-        if rest(cls.forward) and cls.arity is None:
-            for name, function in _variadic(cls).items():
-                setattr(cls, name, staticmethod(function))
-            return
-        author = next((a for a in ancestors if "backward" in vars(a)), None)
-        if author is None or cls.arity is not None or vars(author).get("derivation"):
-            _derive(cls)
-        else:
+        if cls.backward is not Function.backward:  # written by hand
             cls.derivation = None
             cls.apply = super().apply
+            return
+        if rest(cls.forward) is None or cls.arity is not None:
+            _derive(cls)
+            return
+        for name, function in _variadic(cls).items():
+            setattr(cls, name, staticmethod(function))
 
 
 def _derive(cls: type[Formula]) -> None:
@@ -145,10 +158,7 @@ def _subclasses(cls: type[Any]) -> Iterator[type[Any]]:
 
 
 def _variadic(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
-    """``setup_context``, ``backward`` and ``apply`` of a formula of any number of tensors.
-
-    ``apply`` runs a subclass for the number that it is given; the others are for Dynamo alone.
-    """
+    """``apply`` of a formula of any number of tensors: it runs a subclass for their number."""
     name = rest(cls.forward)
     options = tuple(signature(cls.forward).parameters)[:-1]
     rule = getattr(cls, f"grad_{name}", None)
@@ -181,20 +191,28 @@ def _variadic(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         return (*(None for _ in options), *rule(g, *(ctx.options[i] for i in asked)))
 
+    def in_graph(*arguments: Any) -> Any:
+        return of(len(arguments) - len(options))._in_graph(*arguments)
+
+    # Dynamo does not trace the definition of a class.
+    function = _function(cls, forward=cls.forward, setup_context=setup_context, backward=backward)
+    apply_traced = _apply_traced(function, in_graph)
+
     def apply(*arguments: Any, **keywords: Any) -> Any:
         if keywords:
             _no_keywords(cls, keywords)
+        if torch.compiler.is_dynamo_compiling():
+            return apply_traced(*arguments)
         return of(len(arguments) - len(options)).apply(*arguments)
 
-    return {"setup_context": setup_context, "backward": backward, "apply": apply}
+    return {"apply": apply}
 
 
 def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
-    """``setup_context``, ``backward`` and ``apply`` of a formula.
+    """``apply`` of a formula, the cheapest way to run it that is right where it is called.
 
-    ``apply`` is the cheapest way to run it that is right where it is called. Dynamo does not look
-    into it: to Dynamo ``apply`` means the class's own forward, setup_context and backward, and it
-    refuses a class that has a ``jvp``. Hence two further Functions, which only ``apply`` knows.
+    Hence several Functions, which only ``apply`` knows: Dynamo refuses one that has a ``jvp``, and
+    what torch.func needs takes five times as long in eager mode.
     """
     derivation = cls.derivation
     assert derivation is not None
@@ -230,10 +248,6 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
             return (*ctx.saved_tensors, *ctx.options)
         return together(ctx.saved_tensors, ctx.options)
 
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        note(ctx, inputs, output)
-        ctx.autocast = autocast_of(output[0] if several else output)
-
     def backward_of(kept_by: Callable[[Any], tuple[Any, ...]]) -> Callable[..., Any]:
         def backward(ctx: Any, *incoming: Tensor | None) -> tuple[Tensor | None, ...]:
             if not materialize and incoming[asked.index(True)] is None:
@@ -268,18 +282,6 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
 
     # ------------------------------------------------------ torch.func and forward mode: the dual
 
-    def setup_dual(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-        setup_context(ctx, inputs, output)
-        ctx.tangents = forward_ad._current_level >= 0
-        if ctx.tangents:
-            # The same tensors twice, since torch's vmap has one list of axes for both.
-            outputs = output if several else (output,)
-            kept = keep((True,) * arity, *inputs, *outputs)
-            tensors = (*map(tensor_or_none, kept), *outputs)
-            ctx.save_for_backward(*tensors)
-            ctx.save_for_forward(*tensors)
-            ctx.options = tuple(map(option_or_none, kept))
-
     def kept_by_dual(ctx: Any) -> tuple[Any, ...]:
         return together(ctx.saved_tensors[:count], ctx.options) if ctx.tangents else kept_by(ctx)
 
@@ -303,27 +305,47 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
         result = tuple(next(pushed) if a else None for a in asked)
         return result if several else result[0]
 
+    def dual(has_tangents: Callable[[], bool]) -> Callable[..., Any]:
+        def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+            note(ctx, inputs, output)
+            ctx.autocast = autocast_of(output[0] if several else output)
+            ctx.tangents = has_tangents()
+            if ctx.tangents:
+                # The same tensors twice, since torch's vmap has one list of axes for both.
+                outputs = output if several else (output,)
+                kept = keep((True,) * arity, *inputs, *outputs)
+                tensors = (*map(tensor_or_none, kept), *outputs)
+                ctx.save_for_backward(*tensors)
+                ctx.save_for_forward(*tensors)
+                ctx.options = tuple(map(option_or_none, kept))
+
+        methods = {"setup_context": setup_context, "backward": backward_of(kept_by_dual)}
+        return _function(cls, forward=forward, jvp=jvp, **methods).apply
+
     lean = _function(cls, forward=lean_forward, backward=backward)
-    dual = _function(
-        cls,
-        forward=forward,
-        setup_context=setup_dual,
-        backward=backward_of(kept_by_dual),
-        jvp=jvp,
-    )
     # The C++ apply itself: its Python layer serves only the setup_context form.
     lean_apply = super(Function, lean).apply
-    dual_apply: Callable[..., Any] = dual.apply
+    dual_apply = dual(lambda: forward_ad._current_level >= 0)
     in_place = None
     if arguments[0] not in derivation.needed:
         function = _function(cls, forward=in_place_forward, backward=backward)
         in_place = super(Function, function).apply
+
+    # A compiled program that enters a dual level tells autograd of it, but not forward_ad.
+    dual_in_graph = cache(lambda: dual(lambda: True))
+
+    def in_graph(*arguments: Any) -> Any:
+        return dual_in_graph()(*map(as_leaf, arguments))
+
+    apply_traced = _apply_traced(lean, in_graph)
 
     def apply(*arguments: Any, **keywords: Any) -> Any:
         if keywords:
             _no_keywords(cls, keywords)
         if is_complex is not None and is_complex(*arguments):
             return forward(*arguments)  # differentiated by autograd
+        if torch.compiler.is_dynamo_compiling():
+            return apply_traced(*arguments)
         if _transforms_active() or forward_ad._current_level >= 0:
             return dual_apply(*map(as_leaf, arguments))
         if _grad_enabled():
@@ -338,8 +360,30 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
             return lean_apply(*arguments)
         return of_its_own(forward(*arguments), arguments)
 
-    methods: dict[str, Any] = {"setup_context": setup_context, "backward": backward, "apply": apply}
+    methods: dict[str, Any] = {"apply": apply, "_in_graph": in_graph}
     return methods | ({"in_place": in_place} if in_place else {})
+
+
+def _apply_traced(function: Any, in_graph: Callable[..., Any]) -> Callable[..., Any]:
+    """``apply`` as Dynamo traces it: the forward and backward of ``function``.
+
+    Under torch.func and in forward mode a call of ``in_graph``, because Dynamo's own trace of a
+    Function knows neither. AOTAutograd then traces what that calls.
+    """
+
+    def transformed() -> bool:
+        if not (_transforms_active() or forward_ad._current_level >= 0):
+            return False
+        torch.compiler.allow_in_graph(in_graph)  # type: ignore[no-untyped-call]
+        return True
+
+    # So marked, a function runs while Dynamo traces, which takes its result for a constant.
+    transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+    def apply(*arguments: Any) -> Any:
+        return in_graph(*arguments) if transformed() else function.apply(*arguments)
+
+    return apply
 
 
 def rule(method: Callable[..., _Value]) -> Callable[..., _Value]:

@@ -68,5 +68,5 @@ def plain(*values: Any) -> bool:
 
 def transformed() -> bool:
     """Whether torch.func transforms this call; some of torch's kernels know nothing of it."""
-    compiling = torch.compiler.is_compiling()
-    return not compiling and torch._C._are_functorch_transforms_active()
+    traced = torch.compiler.is_dynamo_compiling()
+    return not traced and torch._C._are_functorch_transforms_active()
