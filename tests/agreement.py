@@ -95,9 +95,17 @@ def refused_alike(ours: Outcome, theirs: Outcome) -> str | None:
 
 
 def disagreement(
-    ours: Outcome, theirs: Outcome, *, rtol: float = 1e-9, atol: float = 1e-11
+    ours: Outcome,
+    theirs: Outcome,
+    *,
+    rtol: float = 1e-9,
+    atol: float = 1e-11,
+    at_nan: bool = True,
 ) -> str | None:
-    """Where two outcomes differ first; gradients may by 10 times as much, second order by 100."""
+    """Where two outcomes differ first; gradients may by 10 times as much, second order by 100.
+
+    Without ``at_nan`` derivatives are not compared in the places where torch's are nan.
+    """
     found = refused_alike(ours, theirs) or _unlike(ours, theirs)
     if found:
         return found
@@ -105,6 +113,8 @@ def disagreement(
     for factor, kind in enumerate(kinds):
         pairs = _pairs(getattr(ours, kind), getattr(theirs, kind))
         for i, (mine, its) in enumerate(pairs):
+            if not at_nan and factor:
+                mine = torch.where(its.isnan(), its, mine)
             try:
                 scale = 10**factor
                 torch.testing.assert_close(
@@ -166,6 +176,14 @@ def _pairs(ours: Sequence[Any], theirs: Sequence[Any]) -> list[tuple[Tensor, Ten
             mine = torch.zeros_like(its) if mine is None else mine
             pairs.append((mine, torch.zeros_like(mine) if its is None else its))
     return pairs
+
+
+def coarse(values: Any) -> bool:
+    """Whether a tensor is of less than double precision."""
+    return any(
+        (t.is_floating_point() or t.is_complex()) and torch.finfo(t.dtype).bits < 64
+        for t in tensors(values)
+    )
 
 
 def doubled(values: Any) -> Any:

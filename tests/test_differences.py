@@ -95,10 +95,70 @@ def test_the_largest_of_two_differences():
     assert_close(slope(lambda x: F.cdist(x, y, p=math.inf), x), torch.full_like(x, 0.5), **EXACT)
 
 
-@pytest.mark.parametrize("name", ["hardtanh", "relu6", "hardshrink", "softshrink"])
+@pytest.mark.parametrize(
+    "name", ["hardtanh", "relu6", "hardshrink", "softshrink", "elu", "celu", "selu"]
+)
 def test_what_is_not_a_number_is_passed_on(name):
-    nothing = torch.tensor([math.nan])
-    assert getattr(F, name)(nothing).isnan() and slope(getattr(F, name), nothing).item() == 1
+    """As a number above zero, wherever it lies in memory."""
+    nothing = torch.full((19,), math.nan)
+    assert getattr(F, name)(nothing).isnan().all()
+    above = slope(getattr(F, name), torch.tensor([0.9])).item() if name.endswith("elu") else 1.0
+    assert_close(slope(getattr(F, name), nothing), torch.full((19,), above))
+
+
+def second(function, *x):
+    """The gradient of the gradient's sum, by each argument."""
+    x = [v.clone().requires_grad_() for v in x]
+    first = torch.autograd.grad(function(*x).sum(), x, create_graph=True)
+    found = torch.autograd.grad(sum(f.sum() for f in first), x, allow_unused=True)
+    return [torch.zeros_like(v) if f is None else f for f, v in zip(found, x, strict=True)]
+
+
+def test_second_derivatives_of_what_has_become_straight():
+    """As those of the numbers next to them, where the exponential does not overflow."""
+    z = torch.tensor([700.0, 710.0, 1e20, math.inf], dtype=torch.double)
+    assert_close(second(F.mish, z)[0], torch.zeros_like(z), **EXACT)
+    for x, y in ((z, -z), (-z, z)):
+        for found in second(F.logaddexp, x, y):
+            assert_close(found, torch.zeros_like(z), **EXACT)
+
+
+def test_second_derivatives_of_powers_at_zero():
+    """Those of x², x³ and x^π, the limits from above; below 1 there is none."""
+    x, powers = torch.zeros(3, dtype=torch.double), torch.tensor([2, 3, math.pi]).double()
+    by_x, by_power = second(F.pow, x, powers)
+    assert_close(by_x, second(lambda x: F.pow(x, 2.0), x)[0] * (powers == 2), **EXACT)
+    assert_close(by_power, torch.zeros_like(x), **EXACT)
+    by_x, _ = second(F.pow, x[:2], torch.tensor([1.0, 0.5]).double())
+    assert by_x.isnan().all()
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (3,)])
+def test_the_slope_of_prelu_at_zero_is_one(shape):
+    """One slope, by which the gradient that arrives is multiplied, at every order."""
+    z = torch.zeros(2, 3, dtype=torch.double, requires_grad=True)
+    g = torch.randn(2, 3, dtype=torch.double, requires_grad=True)
+    w = torch.full(shape, 0.25, dtype=torch.double)
+    first = torch.autograd.grad(F.prelu(z, w), z, g, create_graph=True)[0]
+    assert_close(first, 0.25 * g)
+    v = torch.randn_like(g)
+    assert_close(torch.autograd.grad(first, g, v)[0], 0.25 * v)
+
+
+@pytest.mark.parametrize(
+    ("name", "cut"), [("asin", 1.57), ("acos", -1.57), ("asinh", 1.57j), ("acosh", 0.5)]
+)
+def test_on_a_branch_cut_the_slope_is_of_one_side(name, cut):
+    z = torch.full((5,), cut, dtype=torch.cdouble)
+    aside = 1e-12 * (1j if cut.imag == 0 else 1)
+    found, left, right = (slope_of_complex(name, z + d) for d in (0, aside, -aside))
+    nearest = torch.minimum((found - left).abs(), (found - right).abs())
+    assert_close(nearest, torch.zeros_like(nearest), rtol=0, atol=1e-9)
+
+
+def slope_of_complex(name, z):
+    z = z.clone().requires_grad_()
+    return torch.autograd.grad(getattr(F, name)(z), z, torch.ones_like(z))[0]
 
 
 def test_bytes_are_converted_before_they_are_negated():

@@ -802,3 +802,25 @@ def test_a_formula_may_keep_half_precision():
     x = torch.tensor([300.0, 1000.0], dtype=torch.half, requires_grad=True)
     (found,) = torch.autograd.grad(FarInHalf.apply(x).sum(), x)
     assert not found.isfinite().any()
+
+
+@pytest.mark.parametrize("name", ["add", "sub", "mul", "div", "addcmul", "addcdiv", "where", "cat"])
+def test_a_real_argument_beside_a_complex_one(name):
+    """Its gradient is the real part, which autograd leaves to a Function to take."""
+    function = {
+        "addcmul": lambda x, y: functional.addcmul(x, x + 1, y, value=0.5),
+        "addcdiv": lambda x, y: functional.addcdiv(x, x + 1, y, value=0.5),
+        "where": lambda x, y: functional.where(torch.tensor([True, False, True]), x, y),
+        "cat": lambda x, y: functional.cat((x[0], y)),
+    }.get(name, getattr(functional, name))
+    x = torch.randn(2, 3, dtype=torch.double, requires_grad=True)
+    y = torch.randn(3, dtype=torch.cdouble, requires_grad=True)
+    assert gradcheck(function, (x, y), check_forward_ad=True)
+    assert gradgradcheck(function, (x, y))
+
+    def cost(x, y):
+        return function(x, y).abs().square().sum()
+
+    expected = torch.autograd.grad(cost(x, y), (x, y))
+    for a, b in zip(torch.func.grad(cost, (0, 1))(x, y), expected, strict=True):
+        assert_close(a, b)

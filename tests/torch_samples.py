@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_leaves, tree_map
 
 Function = Callable[..., Any]
 
@@ -34,7 +34,8 @@ class Call(NamedTuple):
         def short(value: Any) -> Any:
             if not isinstance(value, Tensor):
                 return value
-            return f"<{str(value.dtype)[6:]} {list(value.shape)} by {value.stride()}>"
+            kind = f"{str(value.dtype)[6:]} {list(value.shape)} by {value.stride()}"
+            return f"<{kind}{', nan in it' if value.isnan().any() else ''}>"
 
         stated = [repr(a) for a in tree_map(short, self.args)]
         stated += [f"{name}={value!r}" for name, value in tree_map(short, self.kwargs).items()]
@@ -124,6 +125,7 @@ def calls(
     *,
     kind: str = "sample",
     at_most: int | None = None,
+    largest: int | None = None,
 ) -> Iterator[Call]:
     """torch's samples for ``function``: of every entry about it that takes ``dtype``.
 
@@ -134,11 +136,18 @@ def calls(
         kind: ``"sample"``; ``"reference"`` for the larger set, with the ends of the range, empty
             shapes and mixed dtypes; ``"noncontiguous"`` for the samples with gaps in memory;
             ``"mixed"`` for those with every other tensor in float32.
-        at_most: about how many, drawn evenly from all.
+        at_most: about how many of an entry's, drawn evenly from all.
+        largest: of how many numbers a tensor may be, for others are left out.
     """
     for info in entries(function):
         made = list(samples(info, dtype, kind=kind, function=function))
+        if largest is not None:
+            made = [c for c in made if all(t.numel() <= largest for t in _tensors(c))]
         yield from made[:: 1 if at_most is None else -(-len(made) // at_most) or 1]
+
+
+def _tensors(call: Call) -> list[Tensor]:
+    return [t for t in tree_leaves((call.args, call.kwargs)) if isinstance(t, Tensor)]
 
 
 def samples(
@@ -155,7 +164,12 @@ def samples(
     make = info.reference_inputs if kind == "reference" else info.sample_inputs
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        made = list(make("cpu", dtype, requires_grad=grad))
+        try:
+            made = list(make("cpu", dtype, requires_grad=grad))
+        except ValueError:  # from samples with whole numbers among them, which want no gradient
+            made = list(make("cpu", dtype, requires_grad=False))
+            for sample in made:
+                sample.input, sample.args = tree_map(_wanting, (sample.input, sample.args))
     for number, sample in enumerate(made):
         call = as_called(info, sample)
         if call is not None:
@@ -164,6 +178,11 @@ def samples(
             if kind == "mixed" and (call := _mixed(call)) is None:
                 continue
             yield Call(f"{title(info)} #{number}", dtype, function or function_of(info), *call)
+
+
+def _wanting(value: Any) -> Any:
+    continuous = isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())
+    return value.detach().requires_grad_() if continuous else value
 
 
 def _mixed(call: Any) -> Any:

@@ -221,6 +221,8 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
     forward, gradients = derivation.forward, derivation.gradients
     is_complex, arity, several = derivation.is_complex, len(arguments), len(asked) > 1
     first = derivation.tensors[0] if derivation.tensors else 0
+    #: whether an argument may be real beside a complex one, as torch's promotion of dtypes has it
+    mixes = cls.holomorphic and (cls.broadcasts or cls.arity is not None)
     # A zero gradient is made up for an output that went unused only where a rule sums over several.
     materialize = sum(asked) > 1 or not several
 
@@ -255,6 +257,9 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
             if ctx.autocast or any_autocast():
                 with as_in_forward(ctx.autocast, next(g for g in incoming if g is not None)):
                     return gradients(ctx.needs_input_grad, *incoming, *kept_by(ctx))
+            if mixes and incoming[0].is_complex():  # type: ignore[union-attr]
+                found = gradients(ctx.needs_input_grad, *incoming, *kept_by(ctx))
+                return of_real_arguments(ctx, found)
             return gradients(ctx.needs_input_grad, *incoming, *kept_by(ctx))
 
         return backward
@@ -300,8 +305,11 @@ def _functions(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
             return tuple(p for p, need in zip(pulled, needs, strict=True) if need)
 
         zeros = (torch.zeros_like(o) for o, a in zip(outputs, asked, strict=True) if a)
-        transpose = torch.func.vjp(rules, *zeros)[1]
-        pushed = iter(transpose(tuple(t for t, need in zip(tangents, needs, strict=True) if need)))
+        pulled: tuple[Tensor, ...]
+        pulled, transpose = torch.func.vjp(rules, *zeros)  # type: ignore[misc]
+        given = (t for t, n in zip(tangents, needs, strict=True) if n and t is not None)
+        # The tangent of a real argument beside a complex one is complex in the rules.
+        pushed = iter(transpose(tuple(t.to(p.dtype) for t, p in zip(given, pulled, strict=True))))
         result = tuple(next(pushed) if a else None for a in asked)
         return result if several else result[0]
 
@@ -491,6 +499,20 @@ def as_leaf(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return _Tuple(value)
     return _Dict(value) if isinstance(value, dict) else value
+
+
+def of_real_arguments(ctx: Any, gradients: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The gradients, complex ones of real arguments by their real part: autograd refuses those."""
+    # One edge a tensor, and nothing behind it where no gradient is wanted.
+    edges = iter([edge for edge in ctx.next_functions if edge[0] is not None])
+    found = []
+    for gradient, need in zip(gradients, ctx.needs_input_grad, strict=True):
+        if need:
+            node, number = next(edges)
+            if gradient is not None and not node._input_metadata[number].dtype.is_complex:
+                gradient = gradient.real
+        found.append(gradient)
+    return tuple(found)
 
 
 def tensor_or_none(value: Any) -> Tensor | None:

@@ -195,7 +195,9 @@ class Tanhshrink(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor) -> Tensor:
-        # tanh z = 2 σ(2z) − 1, and σ is the quicker one.
+        # tanh z = 2 σ(2z) − 1, and σ is the quicker one; but it is nan at large complex numbers.
+        if input.is_complex():
+            return g * torch.tanh(input).square()
         return g * torch.sigmoid(2 * input).mul(2).sub_(1).square()
 
 

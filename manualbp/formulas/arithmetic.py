@@ -300,8 +300,10 @@ def Asinh(g: Tensor, input: Tensor) -> Tensor:
 def Acosh(g: Tensor, input: Tensor) -> Tensor:
     """a = arcosh x
 
-    ∂C/∂x = g / √(x² − 1)
+    ∂C/∂x = g / √(x² − 1),  for complex x g / (√(x − 1) √(x + 1))
     """
+    if input.is_complex():  # the square has the other sign where the real part is negative
+        return g * ((input - 1).rsqrt() * (input + 1).rsqrt())
     return g * (input * input - 1).rsqrt()
 
 
@@ -608,9 +610,9 @@ class Pow(Formula):
     def grad_exponent(g: Tensor, input: Tensor | float, exponent: Tensor, output: Tensor) -> Tensor:
         if not isinstance(input, Tensor):
             input = output.new_full((), input)
-        nothing = (input == 0) & (exponent >= 0)
         # The logarithm of whole numbers would be one of single precision.
-        return g * (output * torch.where(nothing, 1, input).to(output.dtype).log())
+        log = torch.where((input == 0) & (exponent > 1), 1, input).to(output.dtype).log()
+        return g * torch.where((input == 0) & (exponent >= 0), 0, output * log)
 
 
 class Xlogy(Formula):
@@ -855,7 +857,7 @@ class ClampBetween(Formula):
     @staticmethod
     def grad_max(g: Tensor, shared: Tensor, input: Tensor, min: Tensor, max: Tensor) -> Tensor:
         tie = (input == max) & (min < max)
-        return torch.where((input > max) | (min > max) | tie, shared, 0)
+        return torch.where((input > max) & (min <= max) | (min > max) | tie, shared, 0)
 
 
 class Lerp(Formula):
