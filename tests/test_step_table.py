@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -336,13 +335,6 @@ def data(steps: int, seed: int = 1) -> list[tuple[Tensor, Tensor]]:
         (torch.randn(n, 6, generator=g, dtype=torch.double), torch.randint(3, (n,), generator=g))
         for n in sizes
     ]
-
-
-@pytest.fixture(autouse=True)
-def unlogged(caplog):
-    """The tracer logs each of its operations, and pytest would keep that: half of the time."""
-    caplog.set_level(logging.WARNING, "torch")
-    caplog.set_level(logging.WARNING, "torch.__trace")
 
 
 Event = Callable[[nn.Module, Any], None] | None
