@@ -2,7 +2,27 @@
 
 import pytest
 from cases import CASES, Case
-from properties import PROPERTIES, on_cuda, precise, precision, saturated, special_values
+from properties import (
+    PROPERTIES,
+    SLOW,
+    gradient,
+    on_cuda,
+    precise,
+    precision,
+    same_gradient,
+    same_second_order,
+    saturated,
+    special_values,
+)
+
+MARKS = {on_cuda: pytest.mark.cuda} | dict.fromkeys(SLOW, pytest.mark.slow)
+
+
+def marks(case: Case, holds):
+    if holds is gradient and applies(case, same_gradient):
+        return pytest.mark.slow  # beside torch's an error is seen sooner, and 70 times as fast
+    return MARKS.get(holds, ())
+
 
 
 def applies(case: Case, holds) -> bool:
@@ -10,6 +30,8 @@ def applies(case: Case, holds) -> bool:
         return False
     if holds is precision and case.random:
         return False  # in another dtype another draw
+    if holds is same_second_order and "second_order" in case.without:
+        return False
     return holds.__name__ not in case.without
 
 
@@ -20,7 +42,7 @@ def applies(case: Case, holds) -> bool:
             case,
             holds,
             id=f"{holds.__name__}-{case}",
-            marks=[pytest.mark.cuda] if holds is on_cuda else [],
+            marks=marks(case, holds),
         )
         for case in CASES
         for holds in PROPERTIES
