@@ -24,7 +24,6 @@ def marks(case: Case, holds):
     return MARKS.get(holds, ())
 
 
-
 def applies(case: Case, holds) -> bool:
     if holds in (special_values, precise, saturated) and not case.special:
         return False

@@ -26,6 +26,7 @@ def command(mark: str) -> str:
     return found[1]
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # Inductor's, of parts of torch
 def test_the_snippets_run_in_order(capsys: pytest.CaptureFixture[str]) -> None:
     names: dict[str, object] = {}
@@ -91,6 +92,7 @@ def changes() -> list[list[str]]:
     return [words[2:] for words in commands if words[1] == "train.py"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("arguments", changes(), ids=" ".join)
 def test_the_commands_that_change_a_run_are_understood(arguments: list[str], tmp_path, monkeypatch):
     """Each one on a few batches, the checkpoint that it names made first."""

@@ -832,6 +832,7 @@ def test_a_history_is_walked_once(monkeypatch):
     assert len({*visited}) == 200 and len(visited) == 400  # its name is asked for twice
 
 
+@pytest.mark.slow
 def test_what_is_remembered_of_structures_is_bounded(monkeypatch):
     monkeypatch.setattr(backward.Programs, "VISITS", 2)
     monkeypatch.setattr(backward.Programs, "FORMULAS", 300)

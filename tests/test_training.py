@@ -78,6 +78,7 @@ def run(mnist, monkeypatch, tmp_path, capsys):
 # The command line.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_trains_and_its_saved_form_loads_back(run, config, tmp_path):
     status, out, err = run("--config", str(config))
@@ -232,6 +233,7 @@ def interrupted(run, monkeypatch):
     return call
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [1, 2, 4], ids=["mid-epoch", "last step of an epoch", "later"])
 def test_ctrl_c_saves_and_the_resumed_run_ends_where_an_unbroken_one_does(
     run, interrupted, tmp_path, step
@@ -271,6 +273,7 @@ def metrics(folder: Path, run: str):
     return [dict(zip(head.split(","), row.split(","), strict=True)) for row in rows]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer",
     [["sgd", "0.1", "0.9"], ["nesterov", "0.1", "0.9"], ["sgd", "1", "0"], ["adamw", "0.003", "0"]],
@@ -296,6 +299,7 @@ def test_every_engine_gives_the_same_weights_costs_and_counts(run, tmp_path, opt
             assert float(ours["train_cost"]) == pytest.approx(float(theirs["train_cost"]), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first", ENGINES)
 def test_a_run_goes_on_with_another_engine(run, interrupted, tmp_path, first):
     # Stops after 71 steps with autograd, and after a call with the others: 164 steps.
@@ -311,6 +315,7 @@ def test_a_run_goes_on_with_another_engine(run, interrupted, tmp_path, first):
         assert_same_weights(whole, resumed)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ENGINES[1:])
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_runs_with_every_engine(run, config, name):
