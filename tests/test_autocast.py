@@ -6,14 +6,14 @@ import pytest
 import torch
 import torch_samples
 from agreement import disagreement, doubled, imprecision, outcome, tensors
-from test_torch_tables import FUNCTIONS, OURS_ALONE, function_of_torch, on_a_copy, report
+from cases import of_torch
+from test_torch_tables import FUNCTIONS, NAMES, on_a_copy, report
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map
 
 from manualbp import Tape, functional, nn
 from manualbp.functional._autocast import LISTED
 
-NAMES = [name for name in FUNCTIONS if name not in OURS_ALONE]
 pytestmark = pytest.mark.filterwarnings("ignore")
 
 #: what a row of torch's own is no measure of → why
@@ -52,7 +52,7 @@ def test_as_torch_under_autocast(name, kind):
         pytest.skip(EXCEPT[name, kind])
     dtype = torch.float if kind == "single" else torch.bfloat16
     kind = "mixed" if kind == "mixed" else "sample"
-    function, found = function_of_torch(name), []
+    function, found = of_torch(name), []
     for call in torch_samples.calls(function, dtype, kind=kind, at_most=30):
         if (difference := compared(name, call)) and "nuc" not in call.entry:
             found.append(f"{call}\n    {difference}")
@@ -62,7 +62,7 @@ def test_as_torch_under_autocast(name, kind):
 @pytest.mark.parametrize("name", sorted(NAMES))
 def test_dtypes_under_a_cuda_autocast(name):
     """The output's dtype, on tensors without numbers, which need no device."""
-    function, found = function_of_torch(name), []
+    function, found = of_torch(name), []
     for dtype in (torch.half, torch.float):
         for call in torch_samples.calls(function, dtype, at_most=20):
             theirs, ours = (_dtypes_on_cuda(f, call) for f in (function, FUNCTIONS[name]))

@@ -54,7 +54,8 @@ def test_every_module_is_here():
     """Lazy ones are built in test_convert.py."""
     modules = {name for name, m in vars(nn).items() if inspect.isclass(m)}
     modules = {name for name in modules if not name.startswith("Lazy")}
-    assert modules - {row.name for row in MODULES} == {"SquaredError", "Sequential"}
+    missing = modules - {row.name for row in MODULES} - {"Sequential"}
+    assert not missing, f"add a row, module('{min(missing)}', …), to MODULES in tests/cases/"
 
 
 def test_a_layer_applied_twice_in_second_order():
@@ -119,8 +120,10 @@ def test_no_more_is_kept_than_torch_keeps(row, pair):
     assert kept[0] <= kept[1]
 
 
-def test_it_is_a_torch_module(pair):
+def test_it_is_a_torch_module(row, pair):
     ours, theirs, _ = pair
+    if not hasattr(torch.nn, row.name):
+        pytest.skip("torch has no such module")
     assert isinstance(ours, type(theirs))
     assert repr(ours) == repr(theirs)
 
@@ -147,7 +150,7 @@ def test_copies_and_files(pair):
 
 def test_keyword_arguments_of_forward(pair):
     ours, theirs, inputs = pair
-    named = dict(zip(inspect.signature(theirs.forward).parameters, inputs, strict=False))
+    named = dict(zip(inspect.signature(ours.forward).parameters, inputs, strict=False))
     assert_close(outputs(ours, (), **named), outputs(theirs, inputs), **SHARP)
 
 

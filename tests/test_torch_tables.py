@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch_samples
 from agreement import coarse, disagreement, doubled, imprecision, outcome, refused_alike
+from cases import of_torch
 
 import manualbp
 from manualbp import functional, nn
@@ -18,9 +19,7 @@ FUNCTIONS = {
     if inspect.isfunction(f) and not name.startswith("_")
 }
 MODULES = {name: m for name, m in vars(nn).items() if inspect.isclass(m)}
-#: the document's own, which torch does not have
-OURS_ALONE = {"squared_error", "SquaredError", "index"}
-NAMES = [name for name in FUNCTIONS if name not in OURS_ALONE]
+NAMES = [name for name in FUNCTIONS if of_torch(name)]
 
 # Whether ours warns as torch does is the business of other tests; torch's samples often warn.
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -43,12 +42,6 @@ ON_PURPOSE = {
 }
 #: functions of which torch's derivatives are nan in places where ours are not; see there too
 NAN_IN_TORCH = {"elu", "elu_", "logaddexp", "mish", "pow", "selu", "selu_", "softsign"}
-
-
-def function_of_torch(name):
-    """torch's function of a name."""
-    spaces = (torch.nn.functional, torch, torch.linalg, torch.Tensor)
-    return next(getattr(space, name) for space in spaces if hasattr(space, name))
 
 
 def on_a_copy(function):
@@ -88,14 +81,14 @@ def report(found):
 @pytest.mark.parametrize("name", NAMES)
 def test_samples(name):
     """Value, gradient and second order in float64."""
-    check(name, torch_samples.calls(function_of_torch(name), at_most=100))
+    check(name, torch_samples.calls(of_torch(name), at_most=100))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_errors(name):
     """What torch refuses ours refuses, with an error of torch's type."""
     found = []
-    for call in torch_samples.errors(function_of_torch(name)):
+    for call in torch_samples.errors(of_torch(name)):
         if "out" in call.kwargs:
             continue  # nothing here writes into a given tensor
         ours, theirs = (outcome(f, *call.fresh()) for f in (FUNCTIONS[name], call.function))
@@ -116,14 +109,14 @@ KINDS += [("sample", dtype) for dtype in (torch.cdouble, torch.float, *HALF, *WH
 @pytest.mark.parametrize("name", NAMES)
 def test_every_sample(name, kind, dtype):
     """With gaps in memory, and in the dtypes that torch's takes."""
-    check(name, torch_samples.calls(function_of_torch(name), dtype, kind=kind, at_most=400))
+    check(name, torch_samples.calls(of_torch(name), dtype, kind=kind, at_most=400))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_references(name):
     """The ends of the range, infinite and nan, empty, mixed dtypes: torch's larger set."""
-    about = function_of_torch(name), torch.double
+    about = of_torch(name), torch.double
     check(name, torch_samples.calls(*about, kind="reference", at_most=30, largest=20_000))
 
 

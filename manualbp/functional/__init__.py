@@ -2,8 +2,8 @@
 
 Each function does what torch's function of the same name does, for the same arguments, and its
 backward pass is the formula of :mod:`manualbp.formulas` that it applies. What torch has outside of
-``torch.nn.functional`` (``torch.add``, ``torch.cat``, …) is here too, under its name. Only
-:func:`squared_error`, the document's cost, is not torch's.
+``torch.nn.functional`` (``torch.add``, ``torch.cat``, …) is here too, under its name. So is what
+torch lacks, such as :func:`squared_error`, the document's cost.
 """
 
 from types import FunctionType as _Function

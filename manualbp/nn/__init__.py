@@ -1,7 +1,8 @@
 """torch.nn, by formula: each class is torch's own with its ``forward`` replaced.
 
 Constructors, parameters, ``state_dict``, ``repr`` and behaviour are torch's; the backward pass is
-the formula of the same name. :class:`SquaredError`, the document's cost, is the only addition.
+the formula of the same name. What torch lacks, such as :class:`SquaredError`, the document's cost,
+is a ``torch.nn.Module`` of its own.
 """
 
 from manualbp.nn._known import made_known

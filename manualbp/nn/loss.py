@@ -34,7 +34,7 @@ __all__ = [
 
 
 class SquaredError(nn.Module):
-    """The document's cost, C = (1/n) Σₙ Σⱼ (aₙⱼ − yₙⱼ)².
+    """The document's cost: C = (1/n) Σₙ Σⱼ (aₙⱼ − yₙⱼ)² (formulas.SquaredError).
 
     For shapes see :func:`manualbp.functional.squared_error`.
 

@@ -402,6 +402,8 @@ if hasattr(torch.nn.functional, "linear_cross_entropy"):
 
 
 MODULES = [
+    module("SquaredError", inputs=(real(4, 3), real(4, 3)), twin=squared_error),
+    module("SquaredError", "sum", inputs=(real(4, 3), classes(3, 4)), twin=squared_error),
     module("MSELoss", inputs=(real(4, 3), real(4, 3))),
     module("MSELoss", inputs=(real(4, 3), real(4, 3)), reduction="sum"),
     module("CrossEntropyLoss", inputs=(real(4, 3), classes(3, 4))),

@@ -143,6 +143,12 @@ def fixed(values: Any, dtype: torch.dtype = torch.double) -> Make:
 # ------------------------------------------------------------------------------------------ rows
 
 
+def of_torch(function: str) -> Callable[..., Any] | None:
+    """torch's function of that name; None where torch lacks it and a row has to give a twin."""
+    spaces = (torch.nn.functional, torch, torch.linalg, torch._C.TensorBase)
+    return next((getattr(space, function) for space in spaces if hasattr(space, function)), None)
+
+
 def row(
     function: str,
     *arguments: Any,
@@ -154,12 +160,16 @@ def row(
     without: dict[str, str] | None = None,
     **options: Any,
 ) -> Case:
-    """`manualbp.functional.<function>` beside torch's function of that name.
+    """`manualbp.functional.<function>` beside torch's function of that name, or beside `twin`.
 
     `pick` says which of several outputs is compared.
     """
-    theirs = twin or getattr(torch.nn.functional, function, None) or getattr(torch, function)
-    ours = getattr(functional, function)
+    ours, theirs = getattr(functional, function), twin or of_torch(function)
+    if theirs is None:
+        raise LookupError(
+            f"torch has no function '{function}': give its row a twin, which computes the same in "
+            f"torch's operations: row('{function}', …, twin=…)"
+        )
     if pick is not None:
         note += f"[{pick}]"
         ours, theirs = _picked(ours, pick), _picked(theirs, pick)
@@ -229,12 +239,14 @@ EMPTY_MEAN = EMPTY | {"forward_mode": "the mean over nobody is nan"}
 
 @dataclass(frozen=True)
 class Module:
-    """A module of ours and of torch's, built alike, and what goes in."""
+    """A module of ours and its twin, which is torch's or a row's own; and what goes in."""
 
     name: str
     arguments: tuple[Any, ...]
     options: dict[str, Any]
     inputs: tuple[Any, ...]
+    #: the class to compare with, of the same arguments
+    twin: type[torch.nn.Module]
     #: what the check of it leaves out → why
     without: dict[str, str] = field(default_factory=dict)
 
@@ -243,9 +255,10 @@ class Module:
         return f"{self.name}({', '.join(said)})"
 
     def build(self, library: Any, seed: int = 0) -> Any:
-        """In float64, from `manualbp.nn` or `torch.nn`."""
+        """In float64: that of `manualbp.nn`, or for `torch.nn` its twin."""
         torch.manual_seed(seed)
-        return getattr(library, self.name)(*self.arguments, **self.options).double()
+        made = self.twin if library is torch.nn else getattr(library, self.name)
+        return made(*self.arguments, **self.options).double()
 
     def make(self, seed: int = 0) -> list[Any]:
         """The inputs afresh; floating point ones ask for a gradient unless they are constant."""
@@ -258,8 +271,33 @@ def module(
     name: str,
     *arguments: Any,
     inputs: tuple[Any, ...],
+    twin: type[torch.nn.Module] | Callable[..., Tensor] | None = None,
     without: dict[str, str] | None = None,
     **options: Any,
 ) -> Module:
-    """`manualbp.nn.<name>` beside `torch.nn.<name>`, built with these arguments and options."""
-    return Module(name, arguments, options, inputs, without or {})
+    """`manualbp.nn.<name>` beside `torch.nn.<name>`, or beside `twin`, built with the same.
+
+    A twin is a class, or for a module without parameters a function of inputs and arguments.
+    """
+    theirs = twin or getattr(torch.nn, name, None)
+    if theirs is None:
+        raise LookupError(
+            f"torch has no module '{name}': give its row a twin, which computes the same in "
+            f"torch's operations: module('{name}', …, twin=…)"
+        )
+    theirs = theirs if isinstance(theirs, type) else _layer(theirs)
+    return Module(name, arguments, options, inputs, theirs, without or {})
+
+
+def _layer(function: Callable[..., Tensor]) -> type[torch.nn.Module]:
+    """The module of a function: its arguments are what the function takes after the inputs."""
+
+    class Layer(torch.nn.Module):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__()
+            self.arguments, self.options = arguments, options
+
+        def forward(self, *inputs: Tensor) -> Tensor:
+            return function(*inputs, *self.arguments, **self.options)
+
+    return Layer
