@@ -15,7 +15,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.testing import assert_close
 from torch.utils._pytree import tree_leaves
 
-from manualbp import nn
+from manualbp import functional, nn
 from manualbp.core.graph import formula_of, is_structural
 
 MNIST = Path(__file__).parents[1] / "data" / "MNIST" / "raw"
@@ -350,6 +350,26 @@ def test_ensembles(row):
     except Exception as error:
         pytest.skip(f"torch's does not run: {type(error).__name__}")
     compare(row, ensemble(nn, row), expected)
+
+
+@pytest.mark.parametrize("name", ["index_select", "index_add", "index_copy", "index_fill"])
+def test_an_index_without_axes_for_each_example(name):
+    """One place of one example, of which torch's vmap makes as many as the axis has, or raises."""
+    x, source = torch.randn(2, 3, 5, 4, dtype=torch.double).requires_grad_().unbind()
+    source, index = source[:, :1], torch.tensor(3)
+
+    def call(library, x, source):
+        more = {"index_select": (), "index_fill": (7.0,)}.get(name, (source,))
+        return getattr(library, name)(x, 0, index, *more)
+
+    output = torch.vmap(lambda x, s: call(functional, x, s))(x, source)
+    expected = torch.stack([call(torch, *each) for each in zip(x, source, strict=True)])
+    g = random_like(expected)
+    assert_close(output, expected, **SHARP)
+    found, wanted = (
+        torch.autograd.grad(a, (x, source), g, allow_unused=True) for a in (output, expected)
+    )
+    assert_close(found, wanted, **SHARP)
 
 
 def test_in_place_after_batch_norm_for_each_example():

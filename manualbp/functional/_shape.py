@@ -258,7 +258,7 @@ def _is_mask(index: Any) -> bool:
 
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The entries ``index`` along ``dim``."""
-    return formulas.IndexSelect.apply(input, dim, index, input.shape)
+    return formulas.IndexSelect.apply(input, dim, _one_axis(index), input.shape)
 
 
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
@@ -310,17 +310,22 @@ def index_add(
     input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1
 ) -> Tensor:
     """``input`` with ``alpha`` times ``source`` added at ``index`` along ``dim``."""
-    return formulas.IndexAdd.apply(input, dim, index, source, alpha)
+    return formulas.IndexAdd.apply(input, dim, _one_axis(index), source, alpha)
 
 
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """``input`` with ``source`` at ``index`` along ``dim``."""
-    return formulas.IndexCopy.apply(input, dim, index, source)
+    return formulas.IndexCopy.apply(input, dim, _one_axis(index), source)
 
 
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Tensor | float) -> Tensor:
     """``input`` with one number at ``index`` along ``dim``."""
-    return formulas.IndexFill.apply(input, dim, index, value)
+    return formulas.IndexFill.apply(input, dim, _one_axis(index), value)
+
+
+def _one_axis(index: Tensor) -> Tensor:
+    """``index`` with an axis: without one, torch's vmap takes it for as many as the axis has."""
+    return index if index.dim() else index.reshape(1)
 
 
 def _tuple(first: int | Sequence[int], more: tuple[int, ...] = ()) -> tuple[int, ...]:

@@ -472,7 +472,6 @@ MODULES = [
         [2, 4],
         2.0,
         inputs=(real(5, 4), classes(6, 5)),
-        without={"ensembles": "a cluster of one row is a place without axes under vmap"},
     ),
     module("AdaptiveLogSoftmaxWithLoss", 4, 6, [2, 4], 2.0, inputs=(real(4), classes(6))),
 ]
