@@ -168,6 +168,20 @@ FOUND = {
         ["v1 = torch.rot90(torch.atleast_2d(x0), 0)"],
         dict(costs=("v1",)),
     ),
+    "what arrives at a norm of 0 is infinite": (
+        ["x0 = randn(1, (2, 3)).requires_grad_()"],
+        [
+            "v1 = 1 / torch.dist(x0, x0, 3)",
+            "v2 = 1 / torch.linalg.vector_norm(x0 * 0, 1.5, 1)",
+            "v3 = 1 / torch.linalg.vector_norm(x0 * 0, 2)",
+        ],
+        dict(costs=("v1", "v2", "v3")),
+    ),
+    "a cost of no labels": (
+        ["x0 = randn(1, (3, 0)).requires_grad_()", "x1 = randn(2, (3, 0))"],
+        ["v2 = F.multilabel_soft_margin_loss(x0, x1)"],
+        dict(costs=("v2",)),
+    ),
     "a bias of any strides, where oneDNN multiplies": (
         [
             "x0 = randn(1, (2, 3), torch.float).requires_grad_()",

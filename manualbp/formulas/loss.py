@@ -509,8 +509,8 @@ class MultiLabelSoftMargin(Formula):
 
     @staticmethod
     def share(g: Tensor, input: Tensor, reduction: str) -> Tensor:
-        each = g.unsqueeze(-1) if reduction == "none" else _each(g, input[..., 0], reduction)
-        return each / input.shape[-1]
+        each = g.unsqueeze(-1) if reduction == "none" else g
+        return each / (input.numel() if reduction == "mean" else input.shape[-1])
 
     @staticmethod
     def grad_input(

@@ -270,7 +270,9 @@ class Norm(Formula):
         keepdim: bool,
     ) -> Tensor:
         a = _aligned(output, dim, keepdim, input.shape)
-        return _aligned(g, dim, keepdim, input.shape) * _direction(input, a, p, dim)
+        return _reaching(_aligned(g, dim, keepdim, input.shape), a, p) * _direction(
+            input, a, p, dim
+        )
 
 
 class Dist(Formula):
@@ -288,11 +290,19 @@ class Dist(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, other: Tensor, output: Tensor, p: float) -> Tensor:
-        return g * _direction(input - other, output, p, None)
+        return _reaching(g, output, p) * _direction(input - other, output, p, None)
 
     @staticmethod
     def grad_other(g: Tensor, grad_input: Tensor) -> Tensor:
         return -grad_input
+
+
+def _reaching(g: Tensor, a: Tensor, p: float) -> Tensor:
+    """g, of which nothing passes where the norm a is 0: 1 / a has an infinite slope there.
+
+    For p ≤ 1 and p = 2 it is the direction that is 0, as torch has it.
+    """
+    return g if p <= 1 or p == 2 or math.isinf(p) else g.masked_fill(a == 0, 0)
 
 
 def _direction(x: Tensor, a: Tensor, p: float, dim: Dim) -> Tensor:
