@@ -847,11 +847,13 @@ def run(
     nudge: float = 0.0,
     seed: int = 0,
     moved: dict[str, Tensor] | None = None,
+    above: dict[str, Tensor] | None = None,
 ) -> Outcome:
     """The program by torch, by interception, or on a tape.
 
     With ``nudge`` every number is off by about that much of itself, a leaf's and where nothing is
     written over also what a call gives; with ``moved`` those of some leaves by what it says.
+    ``above`` are the gradients that arrive, if they are not drawn.
     """
     outcome = Outcome()
     space = dict(space or SPACE)
@@ -892,7 +894,7 @@ def run(
         return outcome
     outcome.stage = "backward"
     try:
-        _walk_back(program, outcome, leaves, tape)
+        _walk_back(program, outcome, leaves, tape, above or {})
     except Exception as error:
         outcome.error = error
     return outcome
@@ -903,9 +905,25 @@ def _seed(i: int, g: Tensor) -> Tensor:
     return randn(2 * SEED + i, tuple(g.shape), g.dtype)
 
 
-def _walk_back(program: Program, outcome: Outcome, leaves: dict[str, Tensor], tape: Any) -> None:
+def _walk_back(
+    program: Program,
+    outcome: Outcome,
+    leaves: dict[str, Tensor],
+    tape: Any,
+    given: dict[str, Tensor],
+) -> None:
     costs = [outcome.values[c] for c in program.costs]
-    above = [randn(SEED + i, tuple(c.shape), c.dtype) for i, c in enumerate(costs)]
+
+    def arriving() -> list[Tensor]:
+        names = [f"g{i}" for i in range(len(costs))]
+        return [
+            given[n].to(c.dtype, copy=True)
+            if n in given
+            else randn(SEED + i, tuple(c.shape), c.dtype)
+            for i, (n, c) in enumerate(zip(names, costs, strict=True))
+        ]
+
+    above = arriving()
     outcome.above = {f"g{i}": g for i, g in enumerate(above)}
     wanted = list(leaves.values())
     if program.second and tape is None:
@@ -921,7 +939,9 @@ def _walk_back(program: Program, outcome: Outcome, leaves: dict[str, Tensor], ta
     if program.accumulate:
         for i, leaf in enumerate(wanted):
             leaf.grad = randn(i, tuple(leaf.shape)).to(leaf.dtype)
-    for _ in range(1 + program.retain):
+    for again in range(1 + program.retain):
+        if again:  # autograd may have made what arrived a leaf's .grad, and added to it
+            above = arriving()
         if tape is not None:
             for cost, g in zip(costs, above, strict=True):
                 tape.backprop(cost, g)
@@ -1134,7 +1154,7 @@ def excused(program: Program, finding: Finding, ours: Outcome, theirs: Outcome) 
     )
     if narrow:
         wide = widened(program)
-        exact, mine = run(wide, "torch", WIDE), run(wide, finding.way, WIDE)
+        exact, mine = (run(wide, w, WIDE, above=theirs.above) for w in ("torch", finding.way))
         if exact.error is None and mine.error is None:
             a, b = part(exact, finding), part(mine, finding)
             if a is not None and b is not None and a.shape == t.shape and close(a, b):

@@ -77,6 +77,20 @@ def test_a_bias_without_a_weight_has_second_derivatives():
     assert torch.autograd.gradgradcheck(lambda x, b: F.layer_norm(x, (4,), None, b), (x, b))
 
 
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["layer_norm", "batch_norm", "instance_norm"])
+def test_a_bias_alone_has_second_derivatives(name, training):
+    x, mean = torch.randn(2, 3, 4, dtype=torch.double), torch.randn(3, dtype=torch.double)
+    b = torch.randn(4 if name == "layer_norm" else 3, dtype=torch.double, requires_grad=True)
+
+    def activation(b):
+        if name == "layer_norm":
+            return F.tanh(F.layer_norm(x, (4,), None, b))
+        return F.tanh(getattr(F, name)(x, mean.clone(), mean.exp(), None, b, training))
+
+    assert torch.autograd.gradgradcheck(activation, b)
+
+
 @pytest.mark.parametrize("name", ["var", "std", "var_mean", "std_mean"])
 def test_no_axes_are_all_axes(name):
     x = torch.randn(3, 4, dtype=torch.double)
