@@ -91,6 +91,19 @@ def test_a_bias_alone_has_second_derivatives(name, training):
     assert torch.autograd.gradgradcheck(activation, b)
 
 
+def test_a_cost_of_counts_that_are_none():
+    z, y = torch.randn(2, 5, dtype=torch.double)
+    found = slope(lambda y: F.poisson_nll_loss(z, y, full=True, reduction="sum"), -y.relu())
+    assert_close(found, -z, **EXACT)
+
+
+def test_the_distance_of_a_point_from_itself_has_no_second_derivative():
+    x = torch.randn(3, 3, dtype=torch.double, requires_grad=True)
+    (first,) = torch.autograd.grad(F.dist(x, x), x, create_graph=True)
+    (second,) = torch.autograd.grad(first, x, torch.randn_like(x))
+    assert not first.any() and not second.any()
+
+
 @pytest.mark.parametrize("name", ["var", "std", "var_mean", "std_mean"])
 def test_no_axes_are_all_axes(name):
     x = torch.randn(3, 4, dtype=torch.double)
