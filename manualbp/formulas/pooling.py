@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from manualbp.core.formula import Formula, autocasts
-from manualbp.core.products import matmul
 
 __all__ = [
     "AdaptiveAvgPool",
@@ -150,7 +149,7 @@ class AvgPool(Formula):
         shape: Shape,
     ) -> Tensor:
         pool = _of_axes(shape, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
-        step = _step(kernel_size, stride)
+        step = step_of(kernel_size, stride)
         # One axis knows no divisor.
         divisor = () if divisor_override is None else (divisor_override,)
         options = (ceil_mode, count_include_pad, *divisor)
@@ -252,7 +251,7 @@ def each_axis(value: Each, axes: int) -> tuple[int, ...]:
     return value * axes if len(value) == 1 else value
 
 
-def _step(kernel_size: Each, stride: Each | None) -> Each:
+def step_of(kernel_size: Each, stride: Each | None) -> Each:
     """The stride, which is the size of the window where none is given."""
     return kernel_size if stride in (None, (), []) else stride
 
@@ -278,25 +277,29 @@ def _shared_out(
 ) -> Tensor:
     """The transpose of average pooling: each g in equal shares to all numbers of its window."""
     axes = len(shape)
+    if axes == 1:
+        window = (kernel_size, step_of(kernel_size, stride), padding)
+        kernel, step, pad = (each_axis(value, 1) for value in window)
+        options = (ceil_mode, count_include_pad, divisor, (1, *shape))
+        g = g.unsqueeze(-2)
+        return _shared_out(g, (1, *kernel), (1, *step), (0, *pad), *options).squeeze(-2)
     kernel, pad = each_axis(kernel_size, axes), each_axis(padding, axes)
-    step = each_axis(_step(kernel, stride), axes)
-    tiled = [n * k for n, k in zip(g.shape[-axes:], kernel, strict=True)] == list(shape)
-    if tiled and kernel == step and not any(pad):
-        return _repeated(g / (divisor or math.prod(kernel)), shape)
-
-    def weights(axis: int, start: int, stop: int) -> tuple[slice, Tensor]:
-        size, k, s, p = shape[axis], kernel[axis], step[axis], pad[axis]
-        after = min((stop - 1 + p) // s + 1, g.shape[axis - axes])
-        reached = slice(max((start + p - k) // s + 1, 0), after)
-        first = torch.arange(reached.start, reached.stop, device=g.device) * s - p
-        inside = _inside(start, stop, first, first + k).to(g.dtype)
-        if divisor:
-            return reached, inside
-        padded = p if count_include_pad else 0
-        last = (first + k).clamp(max=size + padded)
-        return reached, inside / (last - first.clamp(min=-padded))
-
-    return along_every_axis(g / divisor if divisor else g, weights, shape)
+    step = each_axis(step_of(kernel, stride), axes)
+    if divisor is None:
+        divisor = 1
+        for axis, (size, k, s, p) in enumerate(zip(shape, kernel, step, pad, strict=True)):
+            edge = p if count_include_pad else 0
+            first = torch.arange(g.shape[axis - axes], device=g.device) * s - p
+            width = (first + k).clamp(max=size + edge) - first.clamp(min=-edge)
+            g = g / width.reshape(-1, *[1] * (axes - 1 - axis))
+    # A number's windows are those whose first number is at most k − 1 before it.
+    for size, k, s, p in zip(shape, kernel, step, pad, strict=True):
+        g = g.movedim(-axes, -1)  # the foremost goes to the end; at last they are in order again
+        apart = F.pad(g.unsqueeze(-1), (0, s - 1)).reshape(*g.shape[:-1], g.shape[-1] * s)
+        before = k - 1 - p
+        g = F.pad(apart, (before, size + k - 1 - before - apart.shape[-1]))
+    pool = F.avg_pool2d if axes == 2 else F.avg_pool3d
+    return pool(g, kernel, 1, divisor_override=1) / divisor
 
 
 def _inside(start: int, stop: int, first: Tensor, end: Tensor) -> Tensor:
@@ -347,6 +350,6 @@ def along_every_axis(g: Tensor, weights: Weights, shape: Shape) -> Tensor:
         for start in range(0, size, BLOCK):
             reached, w = weights(axis, start, min(start + BLOCK, size))
             part = g.narrow(-1, reached.start, reached.stop - reached.start)
-            parts.append(matmul(part, w.t()))
+            parts.append(part @ w.t())
         g = parts[0] if len(parts) == 1 else torch.cat(parts, -1)
     return g

@@ -182,6 +182,7 @@ class GridSample(Formula):
 
     # A place lies between K pixels along an axis: k is one of K² pixels of a plane, of K³ of a
     # space, and its weight the product of those along the axes. Tensors of taps are (N, K, places).
+    # All pixels outside of the picture are one more pixel, after the last, which is 0.
 
     @staticmethod
     def forward(
@@ -207,12 +208,14 @@ class GridSample(Formula):
 
     @staticmethod
     def pixels(taps: list[tuple[Tensor, Tensor, Tensor]], shape: Shape) -> Tensor:
-        """The pixels around each place, as indices in the plane."""
+        """The pixels around each place, as indices in the plane; the place after it, if outside."""
         indices, step = taps[0][0], shape[-1]
+        outside = taps[0][0] < 0
         for (index, _, _), size in zip(taps[1:], reversed(shape[:-1]), strict=True):
             indices = _outer(indices, index * step, torch.add)
+            outside = _outer(outside, index < 0, torch.logical_or)
             step *= size
-        return indices
+        return indices.masked_fill(outside, step)
 
     @staticmethod
     def grad_input(
@@ -222,9 +225,9 @@ class GridSample(Formula):
         weights = _product([w for _, w, _ in taps])
         shares = as_one_axis(g, len(shape)).unsqueeze(2) * weights.unsqueeze(1)
         where = pixels.unsqueeze(1).expand(shares.shape)
-        plane = g.new_zeros((*planes, math.prod(shape)))
+        plane = g.new_zeros((*planes, math.prod(shape) + 1))
         plane = plane.scatter_add(2, as_one_axis(where, 2), as_one_axis(shares, 2))
-        return plane.reshape(*planes, *shape)
+        return plane[..., :-1].reshape(*planes, *shape)
 
     @staticmethod
     def grad_grid(
@@ -233,10 +236,14 @@ class GridSample(Formula):
         pixels: Tensor,
         input: Tensor,
         grid: Tensor,
+        mode: str,
     ) -> Tensor:
+        if mode == "nearest":
+            return torch.zeros_like(grid)
         axes = len(taps)
         where = pixels.unsqueeze(1).expand(-1, g.shape[1], -1, -1)
-        z = as_one_axis(input, axes).gather(2, as_one_axis(where, 2)).reshape(where.shape)
+        plane = F.pad(as_one_axis(input, axes), (0, 1))
+        z = plane.gather(2, as_one_axis(where, 2)).reshape(where.shape)
         gz = (as_one_axis(g, axes).unsqueeze(2) * z).sum(1)
         slopes = (
             _product([slope if a == axis else w for a, (_, w, slope) in enumerate(taps)])
@@ -261,7 +268,10 @@ def _product(factors: list[Tensor]) -> Tensor:
 def _taps(
     x: Tensor, size: int, mode: str, padding_mode: str, align_corners: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Around the places x ∈ [−1, 1] of an axis: pixels, their weights, the weights' slopes."""
+    """Around the places x ∈ [−1, 1] of an axis: pixels, their weights, the weights' slopes.
+
+    A pixel outside of the picture is −1.
+    """
     # ±1 are the middles of the first and the last pixel, or their outer edges.
     stretch: float | Tensor = (size - 1) / 2 if align_corners else size / 2
     x = (x + 1) * stretch - (0 if align_corners else 0.5)
@@ -279,8 +289,7 @@ def _taps(
         if mode == "bicubic":
             pixel, _ = _padded(pixel, size, padding_mode, align_corners)
     there = (pixel >= 0) & (pixel < size)
-    index = torch.where(there, pixel, 0).long()
-    return index, torch.where(there, weight, 0), torch.where(there, slope * stretch, 0)
+    return torch.where(there, pixel, -1).long(), weight, slope * stretch
 
 
 def _linear(t: Tensor) -> tuple[Tensor, Tensor]:
