@@ -342,7 +342,7 @@ class _Relay:
 
     def end(self) -> Tensor:
         """The state in which each sequence ended."""
-        return torch.cat([self.now, *reversed(self.ended)])
+        return torch.cat([self.now, *reversed(self.ended)]) if self.ended else self.now
 
 
 def _steps(
@@ -359,6 +359,9 @@ def _joined(steps: list[Tensor], reverse: bool) -> Tensor:
 
 def _before(start: Tensor, states: Tensor, batch_sizes: tuple[int, ...], reverse: bool) -> Tensor:
     """What each step started from, where ``states`` is what they left."""
+    batch = batch_sizes[0]
+    if batch_sizes[-1] == batch:  # no sequence ends before the others: what they left, a step later
+        return torch.cat([states[batch:], start] if reverse else [start, states[:-batch]])
     relay, found = _Relay(start), []
     for (state,) in _steps(batch_sizes, reverse, states):
         found.append(relay.hand_over(state))
