@@ -24,7 +24,7 @@ from torch.testing import assert_close
 from torch.utils.checkpoint import checkpoint
 
 import manualbp
-from manualbp.core.graph import is_structural
+from manualbp.core.graph import is_structural, nodes
 
 #: in float64; sees an error of 1e-8, a float32 round trip included
 SHARP = {"rtol": 1e-9, "atol": 1e-12}
@@ -430,14 +430,7 @@ def complex_numbers(case: Case) -> None:
 
 def _by_formula(output: Tensor) -> bool:
     """Whether all that is behind an output is a formula, or moves values."""
-    queue = [output.grad_fn]
-    while queue:
-        node = queue.pop()
-        if node is not None:
-            if not is_structural(node) and not hasattr(node, "_forward_cls"):
-                return False
-            queue += [f for f, _ in node.next_functions]
-    return True
+    return all(is_structural(n) or hasattr(n, "_forward_cls") for n in nodes(output.grad_fn))
 
 
 def autocast(case: Case) -> None:
@@ -669,13 +662,9 @@ def explicit(case: Case) -> None:
     leaves, ours, _ = case.sides()
     output = ours(*leaves)
     assert output.grad_fn or any(output is leaf for leaf in leaves)
-    queue = [output.grad_fn]
-    while queue:
-        node = queue.pop()
-        if node is not None:
-            if not is_structural(node):
-                assert type(node).__name__ == f"{_formula(node).__name__}Backward"
-            queue += [f for f, _ in node.next_functions]
+    for node in nodes(output.grad_fn):
+        if not is_structural(node):
+            assert type(node).__name__ == f"{_formula(node).__name__}Backward"
 
 
 def _formula(node: Any) -> type[manualbp.Formula]:

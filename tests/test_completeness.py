@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_leaves
 
 import manualbp
 from manualbp import Formula, formulas, functional, nn
+from manualbp.core.graph import formula_of, nodes
 
 FORMULAS = {name: f for name, f in vars(formulas).items() if inspect.isclass(f)}
 FUNCTIONS = {
@@ -67,13 +68,7 @@ def test_every_twin_that_a_row_gives_is_its_own():
 
 def behind(output: torch.Tensor) -> set[type[Formula]]:
     """The formulas in the graph behind an output."""
-    found, queue = set(), [output.grad_fn]
-    while queue:
-        node = queue.pop()
-        if node is not None:
-            found.add(getattr(getattr(node, "_forward_cls", None), "formula", None))
-            queue += [f for f, _ in node.next_functions]
-    return found
+    return {formula_of(node) for node in nodes(output.grad_fn)}
 
 
 def exercised() -> set[type[Formula]]:

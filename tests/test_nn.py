@@ -16,7 +16,7 @@ from torch.testing import assert_close
 from torch.utils._pytree import tree_leaves
 
 from manualbp import functional, nn
-from manualbp.core.graph import formula_of, is_structural
+from manualbp.core.graph import formula_of, is_structural, nodes
 
 MNIST = Path(__file__).parents[1] / "data" / "MNIST" / "raw"
 
@@ -99,12 +99,8 @@ def test_every_node_is_a_formula(pair):
     """Between the outputs and the inputs there is nothing of torch's but moves."""
     ours, _, inputs = pair
     ends = outputs(ours, inputs)  # which keep the graph alive
-    queue = [t.grad_fn for t in ends]
-    while queue:
-        node = queue.pop()
-        if node is not None:
-            assert formula_of(node) or is_structural(node), node.name()
-            queue += [before for before, _ in node.next_functions]
+    for node in nodes(*(t.grad_fn for t in ends)):
+        assert formula_of(node) or is_structural(node), node.name()
 
 
 def test_no_more_is_kept_than_torch_keeps(row, pair):

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from manualbp.core.graph import formula_of, is_structural, name_of
+from manualbp.core.graph import formula_of, is_structural, name_of, nodes
 from manualbp.core.module_paths import paths
 from manualbp.core.text import columns
 
@@ -103,19 +103,14 @@ def coverage(loss: Tensor, model: nn.Module | None = None) -> Coverage:
     kinds: dict[Any, str] = {}
     steps: list[Step] = []
     users: dict[Any, list[Any]] = defaultdict(list)
-    queue, seen = [loss.grad_fn], {loss.grad_fn}
-    while queue:
-        node = queue.pop()
+    for node in nodes(loss.grad_fn):
         kinds[node] = _kind(node)
         steps.append(Step(name_of(node), kinds[node], path_of(node)))
         for before, _ in node.next_functions:
             if before is not None:
                 users[before].append(node)
-                if before not in seen:
-                    seen.add(before)
-                    queue.append(before)
     parameters = []
-    for leaf in (node for node in seen if hasattr(node, "variable")):
+    for leaf in (node for node in kinds if hasattr(node, "variable")):
         direct = list(_users(leaf, users, kinds))
         shape = tuple(leaf.variable.shape)
         parameters.append(

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from inspect import Parameter, signature
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from manualbp.core import source
 from manualbp.core.annotations import Several, kinds
+from manualbp.core.modes import is_dynamo_compiling
 
 Method = Callable[..., Any]
 
@@ -75,6 +75,19 @@ class Derivation(NamedTuple):
     #: the kernels that run in the place of methods, where they may
     kernels: tuple[Kernel, ...] = ()
 
+    @property
+    def several(self) -> bool:
+        """Whether ``forward`` returns a tuple."""
+        return len(self.asked) > 1
+
+    @property
+    def materializes(self) -> bool:
+        """Whether a zero gradient stands in for an output that went unused.
+
+        Only where a rule sums over several outputs; of one output autograd always has a gradient.
+        """
+        return sum(self.asked) > 1 or not self.several
+
 
 def derive(cls: Any, base: type) -> Derivation:
     """Read ``cls``, a subclass of ``base`` that states ``forward`` and ``grad_…``.
@@ -113,7 +126,7 @@ def _checked(cls: Any, formula: _Reader) -> Method:
     options = [i for i, a in enumerate(formula.arguments) if formula.kinds[a] is None]
 
     def checked(*arguments: Any) -> Any:
-        if torch.compiler.is_dynamo_compiling():  # which traces no count of changes
+        if is_dynamo_compiling():  # which traces no count of changes
             return forward(*arguments)
         before = [version(a) for a in arguments]
         for argument in arguments:
@@ -319,4 +332,4 @@ def rest(forward: Method) -> str | None:
 
 
 #: static methods of an ordinary Function: derived, or written by hand, but no part of a formula
-_PROTOCOL = {"setup_context", "backward", "apply", "_in_graph", "in_place", "jvp", "vmap"}
+_PROTOCOL = {"setup_context", "backward", "apply", "in_graph", "in_place", "jvp", "vmap"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import Any
 
@@ -24,6 +25,20 @@ def name_of(node: Any) -> str:
     name = str(node.name()).rsplit("::", 1)[-1].rstrip("0123456789")
     name = name.removesuffix("Backward").rstrip("0123456789")
     return name.removeprefix("GeneratedBackwardFor_").removesuffix("_default")
+
+
+def nodes(*ends: Any) -> Iterator[Any]:
+    """Each node behind the nodes ``ends``, and these, once; None among them is passed over."""
+    stack, seen = [*ends], {None, *ends}
+    while stack:
+        node = stack.pop()
+        if node is None:
+            continue
+        yield node
+        for before, _ in node.next_functions:
+            if before not in seen:
+                seen.add(before)
+                stack.append(before)
 
 
 def formula_of(node: Any) -> Any:
@@ -50,6 +65,7 @@ class Structural:
         self.__name__ = name
         self.arguments = self.wanted = tuple(map(str, range(inputs)))
         self.asked = (True,) * outputs
+        self.materializes = False
 
     @property
     def derivation(self) -> Any:

@@ -1,57 +1,103 @@
-"""Whether a faster way to the same numbers may be taken, which only plain tensors can go."""
+"""How is this being run? Every question of that kind, each in one spelling.
+
+Autograd records, a transform of torch.func maps, a compiler traces, an autocast rounds, a counter
+counts operations: what a formula does depends on it here and there. The other modules ask here.
+"""
 
 from __future__ import annotations
 
 import os
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.nn import Parameter
 
-_PLAIN = (Tensor, Parameter)
+# ---------------------------------------------------------------- autograd, transforms, tracers
+
+#: autograd records what is computed
+is_grad_enabled = torch.is_grad_enabled
+#: vmap, grad, jvp or another transform of torch.func is at work
+transforms_active = torch._C._are_functorch_transforms_active
+#: torch.compile or torch.export traces, Dynamo or what comes after it
+is_compiling = torch.compiler.is_compiling
+#: Dynamo traces, which reads Python itself
+is_dynamo_compiling = torch.compiler.is_dynamo_compiling
+#: torch.jit.trace records operations
+is_jit_tracing = torch._C._is_tracing
+#: how many modes are asked about every operation: make_fx, counters of operations, fake tensors
+dispatch_modes = torch._C._len_torch_dispatch_stack
 
 
-def on_cpu(*tensors: Tensor) -> bool:
-    """Whether these are plain tensors on the CPU, and nobody follows what is done with them.
+def forward_mode() -> bool:
+    """Whether forward-mode AD computes tangents."""
+    return forward_ad._current_level >= 0
 
-    Neither autograd nor a transform nor a tracer nor a counter of operations: they know torch's
-    own operations, and some of them no others.
-    """
-    return (
-        not torch.compiler.is_compiling()
-        and not torch.is_grad_enabled()
-        and not torch._C._are_functorch_transforms_active()
-        and not torch._C._len_torch_dispatch_stack()
-        and all(
-            type(t) in _PLAIN
-            and t.device.type == "cpu"
-            and torch._C._has_storage(t)  # a batch of gradients has none
-            for t in tensors
-        )
-    )
 
+def transformed() -> bool:
+    """Whether torch.func transforms this call, and not while Dynamo traces it."""
+    return not is_dynamo_compiling() and transforms_active()
+
+
+def may_be_differentiated() -> bool:
+    """Whether autograd records, or a transform may ask for a derivative."""
+    return is_grad_enabled() or transforms_active()
+
+
+# -------------------------------------------------------------------------------------- autocast
+
+#: an autocast holds for some device
+any_autocast = torch._C._is_any_autocast_enabled
+
+
+def autocasts(tensor: Tensor) -> bool:
+    """Whether an autocast holds for ``tensor``; the meta device knows none."""
+    device = tensor.device.type
+    return device != "meta" and torch.is_autocast_enabled(device)
+
+
+def autocast_of(tensor: Tensor) -> torch.dtype | None:
+    """The dtype of the autocast that holds for ``tensor``, if one does."""
+    return torch.get_autocast_dtype(tensor.device.type) if autocasts(tensor) else None
+
+
+def as_in_forward(autocast: torch.dtype | None, g: Tensor) -> torch.autocast | nullcontext[None]:
+    """The autocast of the forward pass, which :func:`autocast_of` noted, for its backward pass."""
+    device = g.device.type
+    if device == "meta":
+        return nullcontext()
+    return torch.autocast(device, autocast, enabled=autocast is not None)
+
+
+def without_autocast(tensor: Tensor) -> torch.autocast:
+    return torch.autocast(tensor.device.type, enabled=False)
+
+
+# --------------------------------------------------------------------------------------- kernels
 
 #: whether kernels may run at all; see manualbp.kernels.enabled
 kernels_enabled = os.environ.get("MANUALBP_KERNELS", "1") != "0"
 
 
 def may_run_kernels() -> bool:
-    """Whether nobody follows what is done with tensors now: see :func:`on_cpu`."""
+    """Whether nobody follows what is done with tensors now.
+
+    Neither autograd nor a transform nor a tracer nor a counter of operations: they know torch's
+    own operations, and some of them no others.
+    """
     return (
         kernels_enabled
-        and not _is_compiling()
-        and not _is_grad_enabled()
-        and not _transforms_active()
-        and not _len_torch_dispatch_stack()
+        and not is_compiling()
+        and not is_grad_enabled()
+        and not transforms_active()
+        and not dispatch_modes()
     )
 
 
-_is_compiling = torch.compiler.is_compiling
-_is_grad_enabled = torch.is_grad_enabled
-_transforms_active = torch._C._are_functorch_transforms_active
-_len_torch_dispatch_stack = torch._C._len_torch_dispatch_stack
-_has_storage = torch._C._has_storage
+_PLAIN = (Tensor, Parameter)
+has_storage = torch._C._has_storage
 
 
 def plain(*values: Any) -> bool:
@@ -59,14 +105,13 @@ def plain(*values: Any) -> bool:
     for t in values:
         if type(t) in _PLAIN:
             # A batch of gradients has no storage.
-            if not t.is_cpu or t.is_complex() or not _has_storage(t):
+            if not t.is_cpu or t.is_complex() or not has_storage(t):
                 return False
         elif isinstance(t, Tensor):
             return False
     return True
 
 
-def transformed() -> bool:
-    """Whether torch.func transforms this call; some of torch's kernels know nothing of it."""
-    traced = torch.compiler.is_dynamo_compiling()
-    return not traced and torch._C._are_functorch_transforms_active()
+def on_cpu(*tensors: Tensor) -> bool:
+    """Whether kernels may run, and may with these."""
+    return may_run_kernels() and plain(*tensors)

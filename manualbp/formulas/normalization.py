@@ -13,8 +13,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from manualbp.core.formula import Formula, autocasts
-from manualbp.core.modes import transformed
+from manualbp.core.formula import Formula
+from manualbp.core.modes import autocasts, transformed
 
 __all__ = [
     "BatchNorm",

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from manualbp.core.formula import Formula, autocasts
+from manualbp.core.formula import Formula
+from manualbp.core.modes import autocasts
 
 __all__ = [
     "AdaptiveAvgPool",

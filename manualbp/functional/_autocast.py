@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from manualbp.core.formula import any_autocast
+from manualbp.core.modes import any_autocast
 
 Function = Callable[..., Any]
 #: of a function's arguments by name: what torch's autocast does with them

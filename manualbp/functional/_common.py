@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.nn import _reduction
 
-from manualbp.core.formula import Formula, eager
+from manualbp.core.formula import Formula
+from manualbp.core.running import eager
+from manualbp.core.modes import is_compiling
 from manualbp.tape.tape import overwrite, unhooked
 
 
@@ -30,7 +31,7 @@ def inplace_(formula: type[Formula], input: Tensor, *options: float | None) -> T
 
 def apart(other: Any, input: Any) -> Any:
     """``other``, as another tensor where it is ``input``: Dynamo refuses one tensor twice."""
-    if other is input and torch.compiler.is_compiling():
+    if other is input and is_compiling():
         return other.view_as(other)
     return other
 

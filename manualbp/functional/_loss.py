@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from manualbp import formulas
+from manualbp.core.modes import is_compiling, transforms_active
 from manualbp.functional._arithmetic import sub
 from manualbp.functional._common import check_reduction, legacy_reduction
 from manualbp.functional._distance import pairwise_distance
@@ -144,7 +145,7 @@ def gaussian_nll_loss(
     if isinstance(var, float):
         var = input.new_full((), _not_negative(var))
     else:
-        if not torch.compiler.is_compiling() and not torch._C._are_functorch_transforms_active():
+        if not is_compiling() and not transforms_active():
             _not_negative(var.detach().amin().item() if var.numel() else 0)
         if var.shape == input.shape[:-1]:
             var = var.unsqueeze(-1)
@@ -193,7 +194,7 @@ def kl_div(
     """C = y (log y − a), a = log p; the ``"batchmean"`` of it is the divergence of p from y."""
     if size_average is not None or reduce is not None:
         reduction = legacy_reduction(size_average, reduce, reduction)
-    elif reduction == "mean" and not torch.compiler.is_compiling():
+    elif reduction == "mean" and not is_compiling():
         warnings.warn(
             "reduction: 'mean' divides the total loss by both the batch size and the support size."
             "'batchmean' divides only by the batch size, and aligns with the KL div math "
@@ -576,7 +577,7 @@ if hasattr(torch.nn.functional, "linear_cross_entropy"):
 
 def _check_sizes(input: Tensor, target: Tensor, weight: Tensor | None = None) -> None:
     """As torch has it: another size of the target is a warning, of the weight an error."""
-    if target.shape != input.shape and not torch.compiler.is_compiling():
+    if target.shape != input.shape and not is_compiling():
         warnings.warn(
             f"Using a target size ({target.size()}) that is different to the input size "
             f"({input.size()}). This will likely lead to incorrect results due to broadcasting. "

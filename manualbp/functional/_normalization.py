@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as torch_functional
 
 from manualbp import formulas
+from manualbp.core.modes import autocasts
 
 __all__ = [
     "batch_norm",
@@ -200,4 +201,4 @@ def _repeated(tensor: Tensor | None, count: int) -> Tensor | None:
 def _full(input: Tensor) -> Tensor:
     """In single precision under a CUDA autocast, as torch's own of that name."""
     lower = input.dtype in (torch.half, torch.bfloat16)
-    return input.float() if lower and input.is_cuda and torch.is_autocast_enabled("cuda") else input
+    return input.float() if lower and input.is_cuda and autocasts(input) else input

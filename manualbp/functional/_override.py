@@ -21,7 +21,14 @@ from torch.nn import functional as torch_functional
 from torch.overrides import TorchFunctionMode, _get_current_function_mode_stack
 
 from manualbp import functional
-from manualbp.core.formula import any_autocast
+from manualbp.core.modes import (
+    any_autocast,
+    is_dynamo_compiling,
+    is_jit_tracing,
+    may_be_differentiated,
+    transforms_active,
+    without_autocast,
+)
 from manualbp.core.recording import recorder
 from manualbp.tape.tape import overwrite, unhooked, writable
 
@@ -102,11 +109,10 @@ def in_python(forward: Call) -> Call:
 
     @wraps(forward)
     def run(*args: Any, **kwargs: Any) -> Any:
-        if torch.compiler.is_dynamo_compiling():
+        if is_dynamo_compiling():
             with _traced():
                 return forward(*args, **kwargs)
-        recorded = torch.is_grad_enabled() or torch._C._are_functorch_transforms_active()
-        if not recorded or torch._C._is_tracing():  # torch.jit.trace keeps no formula
+        if not may_be_differentiated() or is_jit_tracing():  # torch.jit.trace keeps no formula
             return forward(*args, **kwargs)
         with by_formula():
             return forward(*args, **kwargs)
@@ -152,10 +158,9 @@ vars(by_formula.__torch_function__).update(_NOT_TRACED)
 
 def _wanted(args: Any, kwargs: dict[str, Any]) -> bool:
     """Whether a real tensor among the arguments wants a gradient, or a transform may ask for it."""
-    transforms = torch._C._are_functorch_transforms_active()
-    if not (torch.is_grad_enabled() or transforms) or kwargs.get("out") is not None:
+    if not may_be_differentiated() or kwargs.get("out") is not None:
         return False
-    found = False
+    found, transforms = False, transforms_active()
     for value in (*args, *kwargs.values()):
         for item in value if type(value) in (tuple, list) else (value,):
             if isinstance(item, Tensor):
@@ -327,7 +332,7 @@ def _in_place(name: str, ours: Call) -> Call:
         given = unhooked(input)
         given = given if name in ("add", "sub") else given.clone()
         if any_autocast():  # it changes the dtype of no operation in place
-            with torch.autocast(input.device.type, enabled=False):
+            with without_autocast(input):
                 output = ours(given, *args, **kwargs)
         else:
             output = ours(given, *args, **kwargs)

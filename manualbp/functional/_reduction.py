@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from manualbp import formulas
+from manualbp.core.modes import is_grad_enabled
 from manualbp.functional._arithmetic import maximum, minimum
 
 __all__ = [
@@ -293,7 +294,7 @@ def _as(input: Tensor, dtype: torch.dtype | None) -> Tensor:
     if dtype is None:
         return input
     continuous = dtype.is_floating_point or dtype.is_complex
-    if not continuous and input.requires_grad and torch.is_grad_enabled():
+    if not continuous and input.requires_grad and is_grad_enabled():
         raise RuntimeError(f"dtype: {dtype} has no gradients, but input asks for one")
     return input.to(dtype)
 

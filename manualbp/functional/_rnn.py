@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from manualbp import formulas
-from manualbp.core.formula import Formula, any_autocast, autocast_of
+from manualbp.core.formula import Formula
+from manualbp.core.modes import any_autocast, autocast_of
 from manualbp.core.source import HALF, in_single
 from manualbp.functional._common import apart
 from manualbp.functional._dropout import dropout as drop_out

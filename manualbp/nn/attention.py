@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from manualbp import functional as F
+from manualbp.core.modes import is_compiling
 from manualbp.functional._override import in_python
 
 __all__ = [
@@ -168,4 +168,4 @@ def _hint(is_causal: bool | None) -> bool | None:
     It looks at the mask's values, for which a compiled program would break its graph. There the
     mask counts as any other, which changes no value.
     """
-    return False if is_causal is None and torch.compiler.is_compiling() else is_causal
+    return False if is_causal is None and is_compiling() else is_causal

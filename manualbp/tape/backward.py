@@ -13,8 +13,8 @@ import torch
 from torch import Size, Tensor
 from torch.autograd.graph import GradientEdge
 
-from manualbp.core.formula import any_autocast, as_in_forward
 from manualbp.core.graph import Structural
+from manualbp.core.modes import any_autocast, as_in_forward
 from manualbp.core.source import compiled
 
 #: a value on a tape is known by a number: its entry's place times this, plus its place among the
@@ -213,8 +213,8 @@ def _wanted(formula: Any, codes: tuple[int | None, ...]) -> list[tuple[int, int]
 
 def _made_up(formula: Any, slot: int) -> bool:
     """Whether zeros stand in for the gradient of an output that went unused."""
-    asked = formula.derivation.asked
-    return asked[slot] and sum(asked) > 1 and not isinstance(formula, Structural)
+    d = formula.derivation
+    return d.asked[slot] and d.materializes
 
 
 def versions(kept: tuple[Any, ...]) -> list[int]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import optimizer as torch_optimizer
 
+from manualbp.core.modes import any_autocast, autocast_of, has_storage, is_grad_enabled
 from manualbp.core.products import choose
 from manualbp.tape.guards import Guards
 from manualbp.tape.tape import Tape
@@ -169,7 +170,7 @@ class Step:
             ys.stride(),
             ys.dtype,
             ys.device,
-            torch._C._is_any_autocast_enabled() and _autocast(xs.device.type),
+            any_autocast() and autocast_of(xs),
             torch.get_default_dtype(),
             torch._C._len_torch_function_stack(),
             update.structure(self._optimizer),
@@ -189,7 +190,7 @@ class Step:
         for bound in call.bounds:
             bound.check(xs, ys)
         rates = update.rates(self._optimizer, state.parameters, steps or 1, state.precision)
-        enabled = torch.is_grad_enabled()
+        enabled = is_grad_enabled()
         torch._C._set_grad_enabled(False)
         try:
             costs = call.program(*call.tensors, rates, xs, ys)
@@ -619,7 +620,7 @@ def _fits(value: Any, place: Tensor) -> bool:
 
 def _memory(tensor: Tensor) -> int:
     """Where the memory begins that a tensor is in."""
-    return tensor.untyped_storage().data_ptr() if torch._C._has_storage(tensor) else 0
+    return tensor.untyped_storage().data_ptr() if has_storage(tensor) else 0
 
 
 def _layout(tensors: Iterable[Tensor]) -> list[Any]:
@@ -651,10 +652,6 @@ def _copies(tensors: Iterable[Tensor]) -> list[Tensor]:
         else:
             copies.append(t.clone())
     return copies
-
-
-def _autocast(device: str) -> Any:
-    return torch.is_autocast_enabled(device) and torch.get_autocast_dtype(device)
 
 
 def _random_states() -> list[Any]:

@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 
+from manualbp.core.modes import has_storage
+
 #: those of a module's own dictionaries that a call of it reads
 _READ = (
     "_parameters",
@@ -231,7 +233,7 @@ class Guards:
         #: the same memory, whatever becomes of the tensor's own ``.data``
         self.aliases = [t.detach() for t in self.tensors]
         numbered = zip(self.tensors, self.aliases, range(len(self.tensors)), strict=True)
-        stored = [(t, a, i) for t, a, i in numbered if torch._C._has_storage(t)]
+        stored = [(t, a, i) for t, a, i in numbered if has_storage(t)]
         self._reached_tensors = self.tensors[: self._reached]
         self._stored = [t for t, _, i in stored if i < self._reached]
         self._stored_at = [a for _, a, i in stored if i < self._reached]

@@ -12,9 +12,10 @@ from torch import Size, Tensor, distributed
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.autograd.graph import GradientEdge
 
-from manualbp.core.formula import Formula, any_autocast, apart, autocast_of, of_its_own
-from manualbp.core.graph import STRUCTURAL as MOVES
-from manualbp.core.graph import name_of, structural
+from manualbp.core.formula import Formula
+from manualbp.core.running import apart, of_its_own
+from manualbp.core.graph import STRUCTURAL, name_of, structural
+from manualbp.core.modes import any_autocast, autocast_of, is_compiling, is_grad_enabled
 from manualbp.core.module_paths import RunningModules
 from manualbp.core.recording import recorder
 from manualbp.tape.backward import OUTPUTS, PROGRAMS, fit, form, versions, walk
@@ -121,7 +122,7 @@ class Tape:
                 "a Tape is being recorded in this context already: tapes do not nest"
             )
         # A stranger among the operations is known by the grad_fn that autograd gives its result.
-        self._grad_enabled = torch.is_grad_enabled()
+        self._grad_enabled = is_grad_enabled()
         _set_grad_enabled(True)
         self._token = recorder.set(self.record)
         if self.keep:
@@ -298,7 +299,7 @@ class Tape:
                 foreign.add(node)
         if place in foreign:
             return False
-        strangers = [name for node, name in found.items() if not is_structure(node)]
+        strangers = [name for node, name in found.items() if not may_stand_between(node)]
         if strangers:
             raise TapeError(
                 f"{_reaching(formula)} has been through torch's own "
@@ -364,7 +365,7 @@ class Tape:
                 f"gradient: expected the shape of cost, {tuple(cost.shape)}, "
                 f"got {tuple(gradient.shape)}"
             )
-        enabled = torch.is_grad_enabled()
+        enabled = is_grad_enabled()
         _set_grad_enabled(False)
         try:
             self._deliver(self.pull(self.number(cost), gradient), gradient)
@@ -495,7 +496,7 @@ class Entry:
 
 
 #: torch's operations that may stand between formulas, by the names of their nodes
-STRUCTURAL = MOVES | frozenset(
+BETWEEN_FORMULAS = STRUCTURAL | frozenset(
     "Index IndexSelect IndexPut IndexAdd IndexCopy IndexFill Gather Scatter ScatterAdd "
     "MaskedSelect MaskedScatter SelectScatter SliceScatter DiagonalScatter Repeat Flip Roll Cat "
     "Stack Tril Triu ConstantPadNd MaskedFill Where Zero Fill Add Sub Rsub Mul Div Neg Sum "
@@ -503,10 +504,10 @@ STRUCTURAL = MOVES | frozenset(
 )
 
 
-def is_structure(node: Any) -> bool:
+def may_stand_between(node: Any) -> bool:
     """Whether ``node`` may stand between formulas, and what it did to a view, if it did."""
     inner = getattr(node, "_wrapped_node", None)
-    return name_of(node) in STRUCTURAL and (inner is None or is_structure(inner))
+    return name_of(node) in BETWEEN_FORMULAS and (inner is None or may_stand_between(inner))
 
 
 _WITHOUT_GRADIENT = frozenset(
@@ -553,7 +554,7 @@ def unhooked(input: Tensor) -> Tensor:
 
     Autograd then goes on from the base, past the hooks that the view had before.
     """
-    if torch.compiler.is_compiling() or not input._backward_hooks:
+    if is_compiling() or not input._backward_hooks:
         return input
     base = input._base
     if base is None:
@@ -568,7 +569,7 @@ def writable(input: Tensor) -> None:
     from the leaf, and from here on the tensor is another value. Nothing is written yet, so its
     version stays: autograd would make the views of another version anew, without their hooks.
     """
-    if not torch.is_grad_enabled():
+    if not is_grad_enabled():
         return
     base = input if input._base is None else input._base
     for tensor in (input, base):
