@@ -8,8 +8,8 @@ from torch import Tensor
 from torch.nn import _reduction
 
 from manualbp.core.formula import Formula
-from manualbp.core.running import eager
 from manualbp.core.modes import is_compiling
+from manualbp.core.running import eager
 from manualbp.tape.tape import overwrite, unhooked
 
 

@@ -13,7 +13,6 @@ import torch
 from torch import Size, Tensor
 from torch.autograd.graph import GradientEdge
 
-from manualbp.core.graph import Structural
 from manualbp.core.modes import any_autocast, as_in_forward
 from manualbp.core.source import compiled
 

@@ -13,11 +13,11 @@ from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.autograd.graph import GradientEdge
 
 from manualbp.core.formula import Formula
-from manualbp.core.running import apart, of_its_own
 from manualbp.core.graph import STRUCTURAL, name_of, structural
 from manualbp.core.modes import any_autocast, autocast_of, is_compiling, is_grad_enabled
 from manualbp.core.module_paths import RunningModules
 from manualbp.core.recording import recorder
+from manualbp.core.running import apart, of_its_own
 from manualbp.tape.backward import OUTPUTS, PROGRAMS, fit, form, versions, walk
 from manualbp.tape.table import table
 
