@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+import manualbp
 from manualbp import functional as F
 
 EXACT = {"rtol": 1e-14, "atol": 1e-14}
@@ -199,3 +200,51 @@ def test_a_weight_of_any_strides():
     found = slope(lambda x: F.batch_norm(x, None, None, w, None, training=True) * g, x)
     expected = slope(lambda x: normalised(x, w, 0) * g, x)
     assert_close(found, expected, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("axes", [1, 2, 3])
+def test_a_window_without_a_norm(axes):
+    """The slope of 0, at the tip of a cone, is as that of the norm of nothing: 0."""
+    z = torch.zeros(1, 1, *(4,) * axes, dtype=torch.double)
+    pool = getattr(F, f"lp_pool{axes}d")
+    assert_close(slope(lambda z: pool(z, 2, 2), z), torch.zeros_like(z), **EXACT)
+
+
+def test_what_has_no_formula_is_refused_and_torchs_inside_interception():
+    x, index = torch.randn(3, 3, dtype=torch.double), torch.tensor([[0, 1, 2], [2, 0, 1]])
+    with pytest.raises(NotImplementedError, match="nuc"):
+        F.norm(x, "nuc")
+    with pytest.raises(TypeError, match="reduce"):
+        F.scatter(x, 0, index, x, reduce="add")
+    nuclear = manualbp.intercept()(lambda x: torch.norm(x, "nuc"))
+    assert_close(nuclear(x), torch.norm(x, "nuc"), **EXACT)
+    assert_close(slope(nuclear, x), slope(lambda x: torch.norm(x, "nuc"), x), **EXACT)
+    scatter = manualbp.intercept()(torch.scatter)  # of which torch has no derivative either
+    expected = torch.scatter(x, 0, index, 2.0, reduce="multiply")
+    assert_close(scatter(x, 0, index, 2.0, reduce="multiply"), expected, **EXACT)
+
+
+@pytest.mark.skipif(not hasattr(F, "linear_cross_entropy"), reason="of torch 2.12 and later")
+def test_options_of_linear_cross_entropy_change_nothing():
+    """They are about the parts in which torch computes it; whole, it has second derivatives."""
+    from torch.nn import LinearCrossEntropyOptions
+
+    x, w = (torch.randn(s, dtype=torch.double, requires_grad=True) for s in ((4, 3), (5, 3)))
+    target = torch.tensor([0, 4, 2, 2])
+    options = LinearCrossEntropyOptions(batch_chunk_size=2)
+
+    def cost(x, w, options=options):
+        return F.linear_cross_entropy(x, w, target, options=options)
+
+    found, whole = (torch.autograd.grad(cost(x, w, o), (x, w)) for o in (options, None))
+    assert_close(found, whole, **EXACT)
+    assert torch.autograd.gradgradcheck(cost, (x, w))
+
+
+@pytest.mark.parametrize("truth", [0, 1])
+def test_the_angle_beside_true_and_false(truth):
+    """As beside 1 and 0."""
+    x, which = torch.randn(4, dtype=torch.double), torch.tensor([True, False, True, True])
+    order = (lambda a, b: (a, b)) if truth else (lambda a, b: (b, a))
+    found = slope(lambda x: F.atan2(*order(which, x)), x)
+    assert_close(found, slope(lambda x: F.atan2(*order(which.double(), x)), x), **EXACT)

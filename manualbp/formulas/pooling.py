@@ -35,6 +35,8 @@ Asked = int | Sequence[int | None] | None
 
 Shape = Sequence[int]
 
+_LAST = torch.channels_last
+
 
 class MaxPool(Formula):
     """a = zₘ,  m = the place of the greatest in the window
@@ -123,7 +125,10 @@ class MaxUnpool(Formula):
         planes = input.shape[:-axes]
         plane = input.new_zeros((*planes, math.prod(shape)))
         plane = plane.scatter(-1, as_one_axis(indices, axes), as_one_axis(input, axes))
-        return owned(plane.reshape(*planes, *shape))
+        output = owned(plane.reshape(*planes, *shape))
+        if axes == 2 and not input.is_contiguous() and input.is_contiguous(memory_format=_LAST):
+            return output.contiguous(memory_format=_LAST)
+        return output
 
     @staticmethod
     def grad_input(g: Tensor, indices: Tensor, shape: Shape) -> Tensor:

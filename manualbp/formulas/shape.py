@@ -129,7 +129,8 @@ class Tile(_Move):
     def grad_input(g: Tensor, repeats: tuple[int, ...], shape: Size) -> Tensor:
         # In front of every axis of z the axis of its copies, which is summed over.
         sizes = (*[1] * (len(repeats) - len(shape)), *shape)
-        apart = g.reshape([n for pair in zip(repeats, sizes, strict=True) for n in pair])
+        times = (max(n, 0) for n in repeats)  # torch takes −1 times nothing for nothing
+        apart = g.reshape([n for pair in zip(times, sizes, strict=True) for n in pair])
         return apart.sum(list(range(0, 2 * len(sizes), 2))).reshape(shape) if sizes else g
 
 

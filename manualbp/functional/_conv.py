@@ -123,7 +123,7 @@ def unfold(
     input: Tensor, kernel_size: Count, dilation: Count = 1, padding: Count = 0, stride: Count = 1
 ) -> Tensor:
     """z_kp = a_{sp + dk}: (N, channels, height, width) → (N, channels · k's, p's)."""
-    options = (each_axis(o, 2) for o in (kernel_size, dilation, padding, stride))
+    options = _pairs(kernel_size=kernel_size, dilation=dilation, padding=padding, stride=stride)
     return formulas.Unfold.apply(input, *options, input.shape[-2:])
 
 
@@ -136,8 +136,16 @@ def fold(
     stride: Count = 1,
 ) -> Tensor:
     """z_q = Σₖ a_kp over p with sp + dk = q: (N, channels · k's, p's) → (N, channels, *q's)."""
-    options = (output_size, kernel_size, dilation, padding, stride)
-    return formulas.Fold.apply(input, *(each_axis(o, 2) for o in options))
+    window = _pairs(kernel_size=kernel_size, dilation=dilation, padding=padding, stride=stride)
+    return formulas.Fold.apply(input, *_pairs(output_size=output_size), *window)
+
+
+def _pairs(**options: Count) -> list[tuple[int, ...]]:
+    """One number for each of two axes; torch refuses a sequence of one here."""
+    for name, value in options.items():
+        if not isinstance(value, int) and len(value) != 2:
+            raise RuntimeError(f"{name}: expected one number or two; got {tuple(value)}")
+    return [each_axis(value, 2) for value in options.values()]
 
 
 def _conv(

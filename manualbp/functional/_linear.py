@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from manualbp import formulas
+from manualbp.core.modes import any_autocast
 from manualbp.functional._arithmetic import add
 
 __all__ = ["bilinear", "linear"]
@@ -22,7 +25,15 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     if bias is not None and (bias.dim() != 1 or bias.numel() == 1 != weight.shape[0]):
         # A bias for each example, or one for all outputs. Autocast knows no sum, but this one.
         z = formulas.Linear.apply(input, weight, None)
-        return add(z, bias.to(z.dtype).expand(z.shape))
+        if bias.dtype is not weight.dtype and not any_autocast():
+            raise RuntimeError(
+                f"bias: expected {weight.dtype}, as the weight is; got {bias.dtype}: convert it "
+                f"by bias.to(weight.dtype)"
+            )
+        # torch takes the rows of all axes for one batch where the bias has one axis to stretch.
+        one_batch = z.dim() != 2 and bias.squeeze().dim() < 2 and input.is_contiguous()
+        rows = z.reshape(math.prod(z.shape[:-1]), z.shape[-1]) if one_batch else z
+        return add(rows, bias.to(z.dtype).expand(rows.shape)).reshape(z.shape)
     return formulas.Linear.apply(input, weight, bias)
 
 

@@ -270,6 +270,8 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
     """:func:`gather` with shapes that broadcast; from one long row where no ``dim`` is given."""
     if dim is None:
         return gather(input.flatten(), 0, indices.flatten())
+    if indices.dtype is not torch.int64:
+        raise RuntimeError(f"indices: expected torch.int64; got {indices.dtype}")
     along = dim % input.dim()
     shape = torch.broadcast_shapes(  # type: ignore[no-untyped-call]
         *((*t.shape[:along], 1, *t.shape[along + 1 :]) for t in (input, indices))
