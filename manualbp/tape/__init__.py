@@ -1,6 +1,6 @@
 """Formulas noted as they run, and walked backwards without autograd; a whole step as a program."""
 
 from manualbp.tape.compiled_step import compile_step as compile_step
-from manualbp.tape.tape import Entry as Entry
+from manualbp.tape.entry import Entry as Entry
 from manualbp.tape.tape import Tape as Tape
 from manualbp.tape.tape import TapeError as TapeError

@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
-import math
 import random
 import sys
 import warnings
-from array import array
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import optimizer as torch_optimizer
 
-from manualbp.core.modes import any_autocast, autocast_of, has_storage, is_grad_enabled
+from manualbp.core.modes import any_autocast, autocast_of, is_grad_enabled
 from manualbp.core.products import choose
 from manualbp.tape.guards import Guards
+from manualbp.tape.program import (
+    Bound,
+    Program,
+    Replay,
+    bounds_of,
+    copies,
+    explain,
+    layout,
+    memory_of,
+    prune,
+)
 from manualbp.tape.tape import Tape
-
-Program = Callable[..., Tensor]
-
-aten = torch.ops.aten
+from manualbp.tape.updates import Parameter, refuse_options, update_of
 
 #: steps of one program at most: each takes the compiler seconds, and more of them gain nothing
 PIECE = 8
@@ -82,7 +88,7 @@ class Step:
         *,
         compiler: bool = True,
     ) -> None:
-        self._update = _update_of(optimizer)
+        self._update = update_of(optimizer)
         self._net, self._criterion, self._optimizer = net, criterion, optimizer
         self._compiler = compiler
         self._state: _State | None = None
@@ -234,7 +240,7 @@ class Step:
                 f"tensor, or out of the modules",
                 stacklevel=4,
             )
-        bounds = _bounds(traced.graph) if xs.device.type == "cpu" else []
+        bounds = bounds_of(traced.graph) if xs.device.type == "cpu" else []
         for bound in bounds:  # compiling runs the program once
             bound.check(xs, ys)
         steps_of = [state.parameters[i].step for i in traced.used]
@@ -331,7 +337,7 @@ class Step:
             self._reject(str(written))
             return None
         except Exception as error:
-            _explain(error)
+            explain(error)
             raise
         finally:
             guards.swap(guards.tensors)
@@ -346,7 +352,7 @@ class Step:
                 "program would be the same at each step: draw them with torch"
             )
         self._written = None
-        return _Traced(graph, _prune(graph, len(guards.aliases)), used)
+        return _Traced(graph, prune(graph, len(guards.aliases)), used)
 
     def _reject(self, what: str) -> None:
         """Once may be a cache being filled: a step without a program lets that happen."""
@@ -371,7 +377,7 @@ class Step:
             key,
             rates.shape,
             rates.dtype,
-            tuple(_layout(tensors)),
+            tuple(layout(tensors)),
             cuda and tuple(t.data_ptr() for t in tensors),
         )
         program = self._programs.get(name)
@@ -400,9 +406,9 @@ class Step:
                 with torch.no_grad(), config.patch({"cpp.vec_isa_ok": True}):
                     # Copies, so that x and y are two, and since the first call, which compiles,
                     # takes its effects.
-                    copies: list[Any] = [*_copies(tensors), rates, xs.clone(), ys.clone()]
-                    program = torch._inductor.compile(graph, copies)
-                    program(*copies)
+                    given: list[Any] = [*copies(tensors), rates, xs.clone(), ys.clone()]
+                    program = torch._inductor.compile(graph, given)
+                    program(*given)
             except Exception as error:
                 self.uncompiled = (str(error).strip() or type(error).__name__).splitlines()[0][:120]
                 warnings.warn(
@@ -412,7 +418,7 @@ class Step:
                 )
                 program = graph
         if xs.device.type == "cuda":
-            return _Replay(program, tensors, rates, xs, ys)
+            return Replay(program, tensors, rates, xs, ys)
         return program
 
 
@@ -438,17 +444,7 @@ class _Call(NamedTuple):
     tensors: list[Tensor]
     #: the optimizer's own counts of steps, one for each parameter that it updates
     counters: list[Tensor]
-    bounds: list[_Bound]
-
-
-class _Parameter(NamedTuple):
-    """One that the optimizer may update."""
-
-    place: int
-    group: int
-    #: the places of its state's tensors
-    state: dict[str, int]
-    step: Tensor | None
+    bounds: list[Bound]
 
 
 class _State:
@@ -462,7 +458,7 @@ class _State:
         own, groups = vars(optimizer), optimizer.param_groups
         hooks = [own["_optimizer_step_pre_hooks"], own["_optimizer_step_post_hooks"]]
         hooks += [vars(torch_optimizer)[f"_global_optimizer_{at}_hooks"] for at in ("pre", "post")]
-        _refuse_options(groups)
+        refuse_options(groups)
         if any(hooks):
             raise RuntimeError(
                 "optimizer: a compiled step does not call the hooks of optimizer.step(); remove "
@@ -483,7 +479,7 @@ class _State:
                 f"train on a manualbp.Tape, which does"
             )
         #: what the optimizer may update: what gets no gradient, it leaves alone
-        self.parameters: list[_Parameter] = []
+        self.parameters: list[Parameter] = []
         for number, group in enumerate(groups):
             for parameter in group["params"]:
                 index = self.guards.index(parameter)
@@ -495,163 +491,19 @@ class _State:
                     for name, value in state.items()
                     if name != "step" and (at := self.guards.index(value)) is not None
                 }
-                self.parameters.append(_Parameter(index, number, places, state.get("step")))
+                self.parameters.append(Parameter(index, number, places, state.get("step")))
         self.trained = {p.place for p in self.parameters}
         self.calls: dict[Any, _Call] = {}
         aliases = self.guards.aliases
         #: where their memory begins
-        self.memory = {_memory(t) for t in aliases} - {0}
+        self.memory = {memory_of(t) for t in aliases} - {0}
         #: as exact as torch's own, whose options are Python's numbers
         double = any(aliases[i].dtype in (torch.float64, torch.complex128) for i in self.trained)
         self.precision = torch.float64 if double else torch.float32
 
 
-class _Bound(NamedTuple):
-    """That an input holds indices of something of so many."""
-
-    name: str
-    size: int
-    ignored: int | None
-
-    def check(self, xs: Tensor, ys: Tensor) -> None:
-        """Before anything is computed: a compiled loop over many can only end the process."""
-        indices = xs if self.name == "x" else ys
-        if not indices.numel():
-            return
-        low, high = torch.aminmax(indices)
-        if low.item() >= 0 and high.item() < self.size:
-            return
-        outside = (indices < 0) | (indices >= self.size)
-        if self.ignored is not None:
-            outside &= indices != self.ignored
-        if outside.any():
-            raise IndexError(
-                f"{self.name}: expected numbers from 0 to {self.size - 1}"
-                f"{'' if self.ignored is None else f', or {self.ignored}'}; got "
-                f"{indices[outside][0].item()}"
-            )
-
-
-class _Replay:
-    """A program captured as a CUDA graph, replayed on copies of its inputs."""
-
-    def __init__(
-        self, program: Program, tensors: list[Tensor], rates: Tensor, xs: Tensor, ys: Tensor
-    ) -> None:
-        self._inputs = [t.to(xs.device, copy=True) for t in (rates, xs, ys)]
-        before = [t.clone() for t in tensors]
-        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream), torch.no_grad():
-            for _ in range(3):  # as torch advises, so that libraries allocate before the capture
-                program(*tensors, *self._inputs)
-            for tensor, value in zip(tensors, before, strict=True):
-                tensor.copy_(value)
-        torch.cuda.current_stream().wait_stream(stream)
-        self._graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self._graph), torch.no_grad():
-            self._costs = program(*tensors, *self._inputs)
-
-    def __call__(self, *flat: Tensor) -> Tensor:
-        for own, given in zip(self._inputs, flat[-3:], strict=True):
-            own.copy_(given, non_blocking=True)
-        self._graph.replay()
-        return self._costs.clone()
-
-
-# ------------------------------------------------------------------------------------- tracing
-
-
-def _prune(graph: torch.fx.GraphModule, tensors: int) -> list[int]:
-    """Take away what the graph does not use of its first so many inputs: the places of the rest."""
-    graph.graph.eliminate_dead_code()
-    inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
-    for node in inputs[:tensors]:
-        if not node.users:
-            graph.graph.erase_node(node)
-    graph.recompile()
-    return [i for i, node in enumerate(inputs[:tensors]) if node.users]
-
-
-#: operators that take indices: the places of what is indexed, of the axis, and of the indices
-_INDEXING = {
-    aten.embedding.default: (0, None, 1),
-    aten.gather.default: (0, 1, 2),
-    aten.index_select.default: (0, 1, 2),
-}
-_LOSSES = (aten.nll_loss_forward.default, aten.nll_loss2d_forward.default)
-#: what may stand between an input and its use as indices
-_MOVES = (
-    "alias detach unsqueeze squeeze view _unsafe_view reshape select unbind getitem clone expand "
-    "t transpose permute _to_copy slice"
-).split()
-
-
-def _bounds(graph: torch.fx.GraphModule) -> list[_Bound]:
-    """What inputs have to hold because they are used as indices, as they come."""
-    nodes = graph.graph.nodes
-    *_, x, y = (node for node in nodes if node.op == "placeholder")
-    found = []
-    for node in nodes:
-        ignored = None
-        if node.target in _LOSSES:
-            scores, indices, ignored = node.args[0], node.args[1], node.args[4]
-            size = scores.meta["val"].shape[min(1, scores.meta["val"].dim() - 1)]
-        elif node.target in _INDEXING:
-            of, axis, at = _INDEXING[node.target]
-            indexed, indices = node.args[of].meta["val"], node.args[at]
-            size = indexed.shape[0 if axis is None else node.args[axis]]
-        else:
-            continue
-        while indices not in (x, y) and _name(indices) in _MOVES:
-            indices = indices.args[0]
-        if indices in (x, y):
-            found.append(_Bound("x" if indices is x else "y", size, ignored))
-    return list(dict.fromkeys(found))
-
-
-def _name(node: torch.fx.Node) -> str:
-    return getattr(node.target, "__name__", "").partition(".")[0]
-
-
 def _fits(value: Any, place: Tensor) -> bool:
     return isinstance(value, Tensor) and value.shape == place.shape and value.dtype == place.dtype
-
-
-def _memory(tensor: Tensor) -> int:
-    """Where the memory begins that a tensor is in."""
-    return tensor.untyped_storage().data_ptr() if has_storage(tensor) else 0
-
-
-def _layout(tensors: Iterable[Tensor]) -> list[Any]:
-    """Shapes, strides, types and places of tensors, and which are in the same memory."""
-    first: dict[int, int] = {}
-    return [
-        (
-            t.shape,
-            t.stride() if t.layout is torch.strided else None,
-            t.dtype,
-            t.device,
-            first.setdefault(_memory(t), place) == place or t.storage_offset(),
-            first[_memory(t)],
-        )
-        for place, t in enumerate(tensors)
-    ]
-
-
-def _copies(tensors: Iterable[Tensor]) -> list[Tensor]:
-    """Copies that share memory where the tensors do."""
-    memories: dict[int, Any] = {}
-    copies = []
-    for t in tensors:
-        if _memory(t):
-            if _memory(t) not in memories:
-                memories[_memory(t)] = t.untyped_storage().clone()  # type: ignore[no-untyped-call]
-            copy = torch.empty(0, dtype=t.dtype, device=t.device)
-            copies.append(copy.set_(memories[_memory(t)], t.storage_offset(), t.shape, t.stride()))
-        else:
-            copies.append(t.clone())
-    return copies
 
 
 def _random_states() -> list[Any]:
@@ -670,193 +522,3 @@ def _refuse_gradient(xs: Tensor, ys: Tensor) -> None:
                 f"{name}: expected a tensor that requires no gradient, since a compiled step gives "
                 f"none to its inputs: pass {name}.detach(), or train on a manualbp.Tape"
             )
-
-
-def _explain(error: Exception) -> None:
-    """Say in other words what torch's tracer says of values, which a program does not have."""
-    kind, said = type(error).__name__, str(error)
-    if kind.startswith(("DataDependent", "DynamicOutputShape", "GuardOnDataDependent")):
-        raise RuntimeError(
-            f"a compiled step cannot depend in Python, or in its shapes, on the values of tensors, "
-            f"as this one does ({said.splitlines()[0][:80] if said else kind}): express it in "
-            f"tensors, or train on a manualbp.Tape"
-        ) from error
-    if "FakeTensor" in said and ("convert all Tensors" in said or "Mixing fake" in said):
-        raise RuntimeError(
-            "a compiled step uses a tensor that it cannot find: make it a buffer of the network or "
-            "of the criterion"
-        ) from error
-
-
-# ------------------------------------------------------------------------------------- updates
-
-
-class _SGD:
-    """w ← w − η v,  v ← μ v + (1 − τ) ∂C/∂w   (torch.optim.SGD)"""
-
-    def __init__(self) -> None:
-        self._last: tuple[Any, Tensor] | None = None
-
-    def structure(self, optimizer: torch.optim.Optimizer) -> tuple[Any, ...]:
-        """For each group, what of an update there is at all."""
-        return tuple(
-            [
-                (g["momentum"] != 0, g["weight_decay"] != 0, g["nesterov"], g["maximize"])
-                for g in optimizer.param_groups
-            ]
-        )
-
-    def names(self, structure: Any) -> set[str]:
-        """The state that an update needs."""
-        return {"momentum_buffer"} if structure[0] else set()
-
-    def rates(
-        self,
-        optimizer: torch.optim.Optimizer,
-        parameters: list[_Parameter],
-        steps: int,
-        precision: torch.dtype,
-    ) -> Tensor:
-        """(steps, 4 groups): η, μ, 1 − τ and the weight decay of each group."""
-        row = []
-        for g in optimizer.param_groups:
-            row += [float(g["lr"]), g["momentum"], 1 - g["dampening"], g["weight_decay"]]
-        if self._last is None or self._last[0] != (row, steps, precision):
-            self._last = (row, steps, precision), _tensor(row * steps, steps, precision)
-        return self._last[1]
-
-    def rows(self, rate: Tensor, groups: int, parameters: list[_Parameter]) -> list[Any]:
-        """What ``apply`` takes for each parameter, of one step's numbers."""
-        each = rate.unbind(0)
-        return [each[4 * p.group : 4 * p.group + 4] for p in parameters]
-
-    def apply(
-        self, w: Tensor, g: Tensor, state: dict[str, Tensor], rate: tuple[Tensor, ...], o: Any
-    ) -> None:
-        (lr, momentum, undamped, decay), (moves, decays, nesterov, maximize) = rate, o
-        g = _exact(g)
-        if maximize:
-            g = -g
-        if decays:
-            g = g + decay * _exact(w)
-        if moves:
-            v = momentum * _exact(state["momentum_buffer"]) + undamped * g
-            state["momentum_buffer"].copy_(v)
-            g = g + momentum * v if nesterov else v
-        w.sub_(lr * g)
-
-
-class _Adam:
-    """w ← w − η m̂ / (√v̂ + ε),  running means of ∂C/∂w and its square   (torch.optim.Adam)"""
-
-    def structure(self, optimizer: torch.optim.Optimizer) -> tuple[Any, ...]:
-        return tuple(
-            [
-                (
-                    g["weight_decay"] != 0,
-                    bool(g.get("decoupled_weight_decay")),
-                    g["amsgrad"],
-                    g["maximize"],
-                )
-                for g in optimizer.param_groups
-            ]
-        )
-
-    def names(self, structure: Any) -> set[str]:
-        return {"exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if structure[2] else [])}
-
-    def rates(
-        self,
-        optimizer: torch.optim.Optimizer,
-        parameters: list[_Parameter],
-        steps: int,
-        precision: torch.dtype,
-    ) -> Tensor:
-        """(steps, 6 groups + 2 parameters): of each group 1 − β₁, β₂, 1 − β₂, ε, the weight decay
-        and what that leaves of a weight; of each parameter η / (1 − β₁ᵗ) and √(1 − β₂ᵗ).
-        """
-        counted = [p.step for p in parameters if p.step is not None]
-        counts = iter(torch.stack(counted).tolist() if counted else ())
-        done = [0.0 if p.step is None else next(counts) for p in parameters]
-        rates: list[float] = []
-        groups = []
-        for g in optimizer.param_groups:
-            lr, (beta1, beta2), decay = float(g["lr"]), map(float, g["betas"]), g["weight_decay"]
-            groups.append((lr, beta1, beta2))
-            rates += [1 - beta1, beta2, 1 - beta2, g["eps"], decay, 1 - lr * decay]
-        shared, several = rates, []
-        for ahead in range(1, steps + 1):
-            known: dict[Any, tuple[float, float]] = {}
-            several += shared
-            for p, before in zip(parameters, done, strict=True):
-                pair = known.get((p.group, before))
-                if pair is None:
-                    (lr, beta1, beta2), t = groups[p.group], before + ahead
-                    pair = lr / (1 - beta1**t), math.sqrt(1 - beta2**t)
-                    known[p.group, before] = pair
-                several += pair
-        return _tensor(several, steps, precision)
-
-    def rows(self, rate: Tensor, groups: int, parameters: list[_Parameter]) -> list[Any]:
-        each = rate.unbind(0)
-        own = each[6 * groups :]
-        return [
-            (*each[6 * p.group : 6 * p.group + 6], *own[2 * i : 2 * i + 2])
-            for i, p in enumerate(parameters)
-        ]
-
-    def apply(
-        self, w: Tensor, g: Tensor, state: dict[str, Tensor], rate: tuple[Tensor, ...], o: Any
-    ) -> None:
-        new1, beta2, new2, eps, decay, left, size, root = rate
-        decays, decoupled, amsgrad, maximize = o
-        if w.is_complex():  # its parts are parameters by themselves
-            w, g, *values = map(torch.view_as_real, (w, g, *state.values()))
-            state = dict(zip(state, values, strict=True))
-        g = _exact(g)
-        if maximize:
-            g = -g
-        if decays and decoupled:
-            w.mul_(left)
-        elif decays:
-            g = g + decay * _exact(w)
-        m, v = _exact(state["exp_avg"]), _exact(state["exp_avg_sq"])
-        m = m + new1 * (g - m)
-        v = beta2 * v + new2 * g * g
-        state["exp_avg"].copy_(m)
-        state["exp_avg_sq"].copy_(v)
-        if amsgrad:
-            v = torch.maximum(_exact(state["max_exp_avg_sq"]), v)
-            state["max_exp_avg_sq"].copy_(v)
-        w.sub_(size * m / (v.sqrt() / root + eps))
-
-
-def _exact(t: Tensor) -> Tensor:
-    """As torch's kernels compute with it."""
-    return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
-
-
-def _tensor(numbers: list[float], steps: int, precision: torch.dtype) -> Tensor:
-    # Twice as fast as torch.tensor(numbers).
-    kind = "d" if precision is torch.float64 else "f"
-    return torch.frombuffer(array(kind, numbers), dtype=precision).view(steps, -1)
-
-
-def _update_of(optimizer: torch.optim.Optimizer) -> Any:
-    updates = {torch.optim.SGD: _SGD, torch.optim.Adam: _Adam, torch.optim.AdamW: _Adam}
-    update = updates.get(type(optimizer))
-    if update is None:
-        raise TypeError(
-            f"optimizer: expected SGD, Adam or AdamW of torch.optim, got "
-            f"{type(optimizer).__name__}; with any other, record each step on a manualbp.Tape and "
-            f"call optimizer.step()"
-        )
-    _refuse_options(optimizer.param_groups)
-    return update()
-
-
-def _refuse_options(groups: list[dict[str, Any]]) -> None:
-    for group in groups:
-        for option in ("capturable", "differentiable"):
-            if group.get(option):
-                raise TypeError(f"optimizer: {option}=True has no meaning in a compiled step")
