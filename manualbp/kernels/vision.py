@@ -51,7 +51,21 @@ def _is_small(
     return g.numel() < _LARGE or mode in ("nearest", "nearest-exact")
 
 
-@of(formulas.Interpolate.grad_input, profitable=_is_small)
+def _rounds_alike(
+    g: Tensor,
+    scale_factor: float | Sequence[float] | None,
+    mode: str,
+    align_corners: bool | None,
+    recompute_scale_factor: bool | None,
+    antialias: bool,
+    shape: Shape,
+) -> bool:
+    """Whether torch's loop gives g to the pixel that the forward pass took it from."""
+    given = scale_factor if isinstance(scale_factor, Sequence) else (scale_factor,)
+    return mode not in ("nearest", "nearest-exact") or all(s in (1, 2, 4, 8) for s in given)
+
+
+@of(formulas.Interpolate.grad_input, supported=_rounds_alike, profitable=_is_small)
 def interpolate(
     g: Tensor,
     scale_factor: float | Sequence[float] | None,
