@@ -127,6 +127,8 @@ def alike(a, b, case):
     a, b = a.detach(), b.detach()
     finite = b[b.isfinite()]
     size = max(1.0, float(finite.abs().max())) if finite.numel() else 1.0
+    if "fewer digits" in case.without.get("strides", ""):  # sums of terms that cancel
+        size *= 100
     torch.testing.assert_close(
         a, b, rtol=0, atol=CLOSE[a.dtype] * size, equal_nan=True, msg=lambda m: f"{case}: {m}"
     )

@@ -22,9 +22,9 @@ class Kernel(NamedTuple):
     #: the methods that it is the twin of
     of: tuple[Method, ...]
     function: Method
-    #: of the same parameters: whether it computes the same there; None for always
+    #: of what it names likewise: whether the kernel computes the same there; None for always
     supported: Method | None = None
-    #: of the same parameters: whether it is faster there; None for always
+    #: of what it names likewise: whether the kernel is faster there; None for always
     profitable: Method | None = None
 
     @property
@@ -33,7 +33,9 @@ class Kernel(NamedTuple):
 
     @property
     def parameters(self) -> tuple[str, ...]:
-        return tuple(signature(self.function).parameters)
+        """What it and its conditions ask for."""
+        functions = (self.function, self.supported, self.profitable)
+        return tuple(dict.fromkeys(p for f in functions if f for p in signature(f).parameters))
 
 
 #: each kernel by each method that it is the twin of
@@ -80,14 +82,6 @@ class Derivation(NamedTuple):
         """Whether ``forward`` returns a tuple."""
         return len(self.asked) > 1
 
-    @property
-    def materializes(self) -> bool:
-        """Whether a zero gradient stands in for an output that went unused.
-
-        Only where a rule sums over several outputs; of one output autograd always has a gradient.
-        """
-        return sum(self.asked) > 1 or not self.several
-
 
 def derive(cls: Any, base: type) -> Derivation:
     """Read ``cls``, a subclass of ``base`` that states ``forward`` and ``grad_…``.
@@ -103,7 +97,7 @@ def derive(cls: Any, base: type) -> Derivation:
         wanted=tuple(formula.rules),
         asked=tuple(g in formula.asked or not formula.rules for g in formula.incoming),
         tensors=tuple(i for i, a in enumerate(formula.arguments) if formula.kinds[a] is not None),
-        kept=len(formula.kept) + (len(formula.rules) if cls.broadcasts else 0),
+        kept=source.count_kept(formula),
         split=formula.split,
         keep=namespace["keep"],
         gradients=namespace.get("choose", namespace["gradients"]),

@@ -65,7 +65,6 @@ class Structural:
         self.__name__ = name
         self.arguments = self.wanted = tuple(map(str, range(inputs)))
         self.asked = (True,) * outputs
-        self.materializes = False
 
     @property
     def derivation(self) -> Any:

@@ -108,18 +108,19 @@ def eager() -> bool:
 
 def _backward(cls: Any, saved: Saved) -> Call:
     d: Derivation = cls.derivation
-    gradients, materialize, asked = d.gradients, d.materializes, d.asked
+    gradients = d.gradients
+    main = d.asked.index(True) if True in d.asked else 0
     nothing = (None,) * len(d.arguments)
     #: whether an argument may be real beside a complex one, as torch's promotion of dtypes has it
     mixes = cls.holomorphic and (cls.broadcasts or cls.arity is not None)
 
     def backward(ctx: Any, *incoming: Tensor | None) -> tuple[Tensor | None, ...]:
-        if not materialize and incoming[asked.index(True)] is None:
+        if incoming[main] is None and all(g is None for g in incoming):
             return nothing
         if ctx.autocast or any_autocast():
             with as_in_forward(ctx.autocast, next(g for g in incoming if g is not None)):
                 return gradients(ctx.needs_input_grad, *incoming, *saved(ctx))
-        if mixes and incoming[0].is_complex():  # type: ignore[union-attr]
+        if mixes and incoming[main].is_complex():  # type: ignore[union-attr]
             found = gradients(ctx.needs_input_grad, *incoming, *saved(ctx))
             return _of_real_arguments(ctx, found)
         return gradients(ctx.needs_input_grad, *incoming, *saved(ctx))
@@ -175,12 +176,21 @@ def _in_place_forward(d: Derivation, save: Save) -> Call:
 
 def apart(output: Tensor, arguments: tuple[Any, ...]) -> Tensor:
     """``output`` as no view, unless of an argument: autograd lets nobody write into a view."""
-    if not has_storage(output):
+    inner = _unwrapped(output)
+    if not inner._is_view() or not has_storage(inner):
         return output
-    tensors = (a for a in arguments if isinstance(a, Tensor) and has_storage(a))
-    if any(torch._C._is_alias_of(t, output) for t in tensors):  # type: ignore[attr-defined]
+    tensors = (_unwrapped(a) for a in arguments if isinstance(a, Tensor))
+    stored = (t for t in tensors if has_storage(t))
+    if any(torch._C._is_alias_of(t, inner) for t in stored):  # type: ignore[attr-defined]
         return output
     return torch.ops.aten._unsafe_view(output, output.shape)
+
+
+def _unwrapped(tensor: Tensor) -> Tensor:
+    """The tensor that the transforms of torch.func have wrapped, or the tensor itself."""
+    while torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
 
 
 def of_its_own(output: Any, arguments: tuple[Any, ...]) -> Any:
@@ -197,6 +207,11 @@ def of_its_own(output: Any, arguments: tuple[Any, ...]) -> Any:
 def _dual(cls: Any, save: Save, saved: Saved, has_tangents: Callable[[], bool]) -> Call:
     d: Derivation = cls.derivation
 
+    def forward(*arguments: Any) -> Any:
+        output = d.forward(*arguments)
+        # Some of torch's rules for vmap return views.
+        return output if d.several else apart(output, arguments)
+
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         save(ctx, inputs, output)
         ctx.autocast = autocast_of(output[0] if d.several else output)
@@ -208,7 +223,7 @@ def _dual(cls: Any, save: Save, saved: Saved, has_tangents: Callable[[], bool]) 
         return saved_for_both(d, ctx)[0] if ctx.tangents else saved(ctx)
 
     methods = {"setup_context": setup_context, "backward": _backward(cls, kept), "jvp": _jvp(d)}
-    return function(cls, forward=d.forward, **methods).apply
+    return function(cls, forward=forward, **methods).apply
 
 
 def _jvp(d: Derivation) -> Call:

@@ -20,7 +20,6 @@ Saved = Callable[[Any], tuple[Any, ...]]
 def saving(d: Derivation) -> tuple[Save, Saved]:
     """``save(ctx, arguments, output)`` and ``saved(ctx)`` of a formula."""
     keep, count, split, asked, several = d.keep, d.kept, d.split, d.asked, d.several
-    materialize = d.materializes
 
     def save(ctx: Any, arguments: tuple[Any, ...], output: Any) -> None:
         outputs = output if several else (output,)
@@ -37,7 +36,7 @@ def saving(d: Derivation) -> tuple[Save, Saved]:
             ctx.mark_non_differentiable(
                 *(o for o, differentiable in zip(outputs, asked, strict=True) if not differentiable)
             )
-            ctx.set_materialize_grads(materialize)
+            ctx.set_materialize_grads(False)  # the derived code does
 
     def saved(ctx: Any) -> tuple[Any, ...]:
         if split == count:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 from collections.abc import Iterable
+from inspect import signature
 from typing import Any
 
 import torch
@@ -53,12 +54,17 @@ def namespace(formula: Any) -> dict[str, Any]:
     names = {f"_{method}": getattr(formula.cls, method) for method in formula.parameters}
     names |= {"_unbroadcast": unbroadcast, "_no_rule": no_rule, "_Tensor": Tensor}
     names |= {"_conjugates": conjugates, "_too_few": too_few, "_forward": formula.cls.forward}
-    names |= {"_may_run_kernels": may_run_kernels, "_plain": plain}
+    names |= {"_may_run_kernels": may_run_kernels, "_plain": plain, "_zeros": zeros}
     for kernel in formula.kernels:
         i = formula.kernels.index(kernel)
         names |= {f"_kernel{i}": kernel.function}
         names |= {f"_supported{i}": kernel.supported, f"_profitable{i}": kernel.profitable}
     return names | {"_HALF": HALF, "_in_single": in_single}
+
+
+def count_kept(formula: Any) -> int:
+    """How many values ``keep`` returns."""
+    return len(_given(formula)) - 1 - len(formula.incoming)
 
 
 def compiled(source: str, filename: str, namespace: dict[str, Any]) -> None:
@@ -72,12 +78,15 @@ def compiled(source: str, filename: str, namespace: dict[str, Any]) -> None:
 
 def _keep(formula: Any) -> str:
     kept = [
-        f"{v} if {_any(a for a in formula.rules if v in formula.needs[a])} else None"
+        v  # no tensor: kept in any case, since it costs nothing
+        if formula.kinds[v] is None
+        else f"{v} if {_any(a for a in formula.rules if v in formula.needs[a])} else None"
         for v in formula.kept
     ]
     kept += [
         f"{a}.shape if need_{a} and {_is_tensor(formula, a)} else None" for a in _stretched(formula)
     ]
+    kept += [f"({o}.shape, {o}.dtype)" for o in _may_be_unused(formula)]
     parameters = ("needs", *formula.arguments, *formula.outputs)
     return _function("keep", parameters, _unpack(formula), *_returned(kept))
 
@@ -111,6 +120,7 @@ def _gradients(formula: Any, name: str, kernels: tuple[Any, ...]) -> str:
             whole[i] = _in_order(formula, kernel)
             call = _called(formula, f"_kernel{i}", kernel)
             lines.append(f"all{i} = {call} if {condition} else None")
+    lines += _made_up(formula, replaced, kernels)
 
     def value(method: str) -> str:
         stated = _call(formula, f"_{method}", formula.parameters[method])
@@ -173,7 +183,9 @@ def _conditions(formula: Any, kernel: Any) -> str:
     i = formula.kernels.index(kernel)
     asked = {f"_profitable{i}": kernel.profitable, f"_supported{i}": kernel.supported}
     return "".join(
-        f" and {_called(formula, name, kernel)}" for name, condition in asked.items() if condition
+        f" and {_called(formula, name, kernel, condition)}"
+        for name, condition in asked.items()
+        if condition
     )
 
 
@@ -198,9 +210,37 @@ def _raised(formula: Any) -> list[str]:
         return []
     values = (*formula.incoming, *(v for v in formula.kept if formula.kinds[v] is not None))
     names = "".join(f"{v}, " for v in values)
-    first = next((g for g in formula.incoming if g in formula.asked), formula.incoming[0])
-    arrived = f"{first} is not None and " if formula.several else ""
-    return [f"if {arrived}{first}.dtype in _HALF: {names}= _in_single({names})"]
+    asked = [g for g in formula.incoming if g in formula.asked] or formula.incoming[:1]
+    arrived = [f"({g} is not None and {g}.dtype in _HALF)" for g in asked]
+    is_half = _either(arrived) if formula.several else "g.dtype in _HALF"
+    return [f"if {is_half}: {names}= _in_single({names})"]
+
+
+def _may_be_unused(formula: Any) -> list[str]:
+    """The outputs whose gradient a rule sums with others, so that it needs a zero for None."""
+    asked = [
+        o for o, g in zip(formula.outputs, formula.incoming, strict=True) if g in formula.asked
+    ]
+    return asked if len(asked) > 1 else []
+
+
+def _made_up(formula: Any, replaced: dict[str, int], kernels: tuple[Any, ...]) -> list[str]:
+    """A zero gradient for each output that went unused, unless kernels do all the work."""
+    outputs = _may_be_unused(formula)
+    if not outputs:
+        return []
+    by_rule = []
+    for argument, rule in formula.rules.items():
+        i = replaced.get(rule)
+        if i is None:
+            by_rule.append(f"need_{argument}")
+        elif kernels[i].conditional:
+            by_rule.append(f"(need_{argument} and not use{i})")
+    incoming = ", ".join(f"g_{o}" for o in outputs)
+    lines = [f"if g_{o} is None: g_{o} = _zeros(form_{o}, {incoming})" for o in outputs]
+    if not replaced:
+        return lines
+    return [f"if {_either(by_rule)}:", *(f"    {line}" for line in lines)] if by_rule else []
 
 
 def _wanted(
@@ -228,13 +268,17 @@ def _in_order(formula: Any, kernel: Any) -> list[str]:
     return [names[function] for function in kernel.of]
 
 
-def _called(formula: Any, name: str, kernel: Any) -> str:
-    """A call with the parameters of a kernel, ``needs`` among them: is each of its rules wanted?"""
+def _called(formula: Any, name: str, kernel: Any, function: Any = None) -> str:
+    """A call of a kernel, or of a condition of its own: each names what it asks for.
+
+    ``needs`` among that says of each rule whether it is wanted.
+    """
+    parameters = signature(function or kernel.function).parameters
     needs = ""
-    if "needs" in kernel.parameters:
+    if "needs" in parameters:
         wanted = (_either(_wanted(formula, m, {})) for m in _in_order(formula, kernel))
         needs = f"({''.join(f'{w}, ' for w in wanted)})"
-    return _call(formula, name, [needs if p == "needs" else p for p in kernel.parameters])
+    return _call(formula, name, [needs if p == "needs" else p for p in parameters])
 
 
 def _call(formula: Any, name: str, parameters: Iterable[str]) -> str:
@@ -244,7 +288,8 @@ def _call(formula: Any, name: str, parameters: Iterable[str]) -> str:
 
 def _given(formula: Any) -> tuple[str, ...]:
     shapes = (f"shape_{a}" for a in _stretched(formula))
-    return ("needs", *formula.incoming, *formula.kept, *shapes)
+    forms = (f"form_{o}" for o in _may_be_unused(formula))
+    return ("needs", *formula.incoming, *formula.kept, *shapes, *forms)
 
 
 def _stretched(formula: Any) -> list[str]:
@@ -293,6 +338,14 @@ def conjugates(*values: Any) -> tuple[Any, ...]:
 def in_single(*values: Any) -> tuple[Any, ...]:
     """The values, tensors of half precision in single precision."""
     return tuple(v.float() if isinstance(v, Tensor) and v.dtype in HALF else v for v in values)
+
+
+def zeros(form: tuple[Size, torch.dtype], *incoming: Tensor | None) -> Tensor:
+    """The gradient of an output of this shape and dtype that went unused."""
+    shape, dtype = form
+    arrived = next(g for g in incoming if g is not None)
+    # What arrived may be in single precision for the rules.
+    return arrived.new_zeros(shape, dtype=arrived.dtype if dtype in HALF else dtype)
 
 
 def unbroadcast(gradient: Tensor, shape: Size) -> Tensor:

@@ -36,11 +36,12 @@ def of(
         methods: a rule, an intermediate, ``forward``; or several rules, for a kernel that returns
             the gradients of all of them as a tuple. Such a kernel may have a parameter ``needs``:
             for each rule, whether its gradient is wanted.
-        supported: of the kernel's own parameters, whether it computes the same there; for example
-            for one dtype alone. Everywhere by default.
-        profitable: of the same, whether it is faster there; for example where tensors are large.
+        supported: whether the kernel computes the same there; for example for one dtype alone.
+            Everywhere by default.
+        profitable: whether it is faster there; for example where tensors are large.
 
-    The parameters of a kernel are arguments, outputs or gradients that its methods name.
+    The parameters of a kernel, and of its conditions, are arguments, outputs or gradients that its
+    methods name. The gradient of one of several outputs is None where that output went unused.
 
     Raises:
         TypeError: no formula has such methods, or they do not have such parameters.
@@ -77,5 +78,6 @@ class enabled:
 
 
 from manualbp.kernels import activation as _activation  # noqa: E402, F401
+from manualbp.kernels import normalization as _normalization  # noqa: E402, F401
 from manualbp.kernels import pooling as _pooling  # noqa: E402, F401
 from manualbp.kernels import vision as _vision  # noqa: E402, F401

@@ -39,13 +39,10 @@ def walk(tape: Any, start: int, gradient: Tensor) -> Gradients:
             tape._freed(i)
         if versions(kept) != tape._versions[i]:
             tape._changed(i)
-        dtypes, shapes = tape._dtypes[i], tape._shapes[i]
-        first = next(g for g in incoming if g is not None)
+        dtypes = tape._dtypes[i]
         for slot, g in enumerate(incoming):
             if g is not None:
                 incoming[slot] = fit(g, dtypes[slot], g.shape)
-            elif _made_up(formula, slot):
-                incoming[slot] = first.new_zeros(shapes[slot], dtype=dtypes[slot])
         given = called(formula, _needs(codes), incoming, kept, tape._autocasts[i])
         if tape.keep:
             tape._note(i, tuple(incoming), given)
@@ -79,7 +76,7 @@ def _source(tape: Any, start: int) -> tuple[str, dict[str, Any]]:
     space: dict[str, Any] = {"any_autocast": any_autocast, "called": called, "versions": versions}
     space |= {"fit": fit, "fitted": fitted, "add": add}
     given = {start}
-    lines = ["K, V, T, S = tape._kept, tape._versions, tape._dtypes, tape._shapes"]
+    lines = ["K, V, T = tape._kept, tape._versions, tape._dtypes"]
     lines += [f"A, g{start} = tape._autocasts, gradient"]
     for i in range(start // OUTPUTS, -1, -1):
         formula, codes = tape._formulas[i], tape._codes[i]
@@ -99,9 +96,6 @@ def _source(tape: Any, start: int) -> tuple[str, dict[str, Any]]:
                 test = f"{g}.dtype is not T[{i}][{slot}]"
                 lines += [f"if {test}: {g} = fit({g}, T[{i}][{slot}], {g}.shape)"]
                 incoming.append(g)
-            elif _made_up(formula, slot):
-                first = f"g{i * OUTPUTS + arrived[0]}"
-                incoming.append(f"{first}.new_zeros(S[{i}][{slot}], dtype=T[{i}][{slot}])")
             else:
                 incoming.append("None")
         listed = ", ".join(incoming)
@@ -208,12 +202,6 @@ def _wanted(formula: Any, codes: tuple[int | None, ...]) -> list[tuple[int, int]
     """The place and number of each argument that wants a gradient and has a rule for it."""
     arguments, wanted = formula.derivation.arguments, formula.derivation.wanted
     return [(i, c) for i, c in enumerate(codes) if c is not None and arguments[i] in wanted]
-
-
-def _made_up(formula: Any, slot: int) -> bool:
-    """Whether zeros stand in for the gradient of an output that went unused."""
-    d = formula.derivation
-    return d.asked[slot] and d.materializes
 
 
 def versions(kept: tuple[Any, ...]) -> list[int]:

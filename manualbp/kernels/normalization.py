@@ -1,0 +1,105 @@
+"""The rules of a normalisation all at once, by torch's own loops, two passes over memory."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from manualbp import formulas
+from manualbp.formulas.normalization import dense
+from manualbp.kernels import of
+
+aten = torch.ops.aten
+
+Gradients = tuple[Tensor | None, ...]
+
+
+def _supported(
+    needs: tuple[bool, bool, bool],
+    g_output: Tensor | None,
+    g_mean: Tensor | None,
+    g_rstd: Tensor | None,
+    input: Tensor | None,
+    weight: Tensor | None,
+) -> bool:
+    """Torch's kernels know of the value alone, and of one dtype."""
+    return (
+        input is not None  # which ∂C/∂b alone does not keep
+        and input.numel() > 0
+        and g_output is not None
+        and g_mean is None
+        and g_rstd is None
+        and (weight is None or weight.dtype is input.dtype)
+    )
+
+
+@of(
+    formulas.BatchNorm.grad_input,
+    formulas.BatchNorm.grad_weight,
+    formulas.BatchNorm.grad_bias,
+    supported=_supported,
+)
+def batch_norm(
+    needs: tuple[bool, bool, bool],
+    g_output: Tensor,
+    input: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+) -> Gradients:
+    # The running statistics and ε are for evaluation alone.
+    return aten.native_batch_norm_backward.default(
+        g_output, input, weight, None, None, mean, rstd, True, 0.0, needs
+    )
+
+
+@of(
+    formulas.GroupNorm.grad_input,
+    formulas.GroupNorm.grad_weight,
+    formulas.GroupNorm.grad_bias,
+    supported=_supported,
+)
+def group_norm(
+    needs: tuple[bool, bool, bool],
+    g_output: Tensor,
+    input: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+) -> Gradients:
+    x = dense(input)
+    if x.is_contiguous():
+        g = g_output.contiguous()
+    else:
+        g = g_output.movedim(1, -1).contiguous().movedim(-1, 1)
+    count, channels, *positions = x.shape
+    sizes = (count, channels, math.prod(positions), rstd.shape[1])
+    return aten.native_group_norm_backward.default(g, x, mean, rstd, weight, *sizes, needs)
+
+
+@of(
+    formulas.LayerNorm.grad_input,
+    formulas.LayerNorm.grad_weight,
+    formulas.LayerNorm.grad_bias,
+    # Torch's takes the shape of ∂C/∂b from b, which the rules do not keep: here from w, which they
+    # keep for ∂C/∂x.
+    supported=lambda needs, g_output, g_mean, g_rstd, input, weight: (
+        _supported(needs, g_output, g_mean, g_rstd, input, weight)
+        and (weight is not None or not (needs[1] or needs[2]))
+    ),
+)
+def layer_norm(
+    needs: tuple[bool, bool, bool],
+    g_output: Tensor,
+    input: Tensor,
+    mean: Tensor,
+    rstd: Tensor,
+    weight: Tensor | None,
+    normalized_shape: Sequence[int],
+) -> Gradients:
+    return aten.native_layer_norm_backward.default(
+        g_output, input, normalized_shape, mean, rstd, weight, weight, needs
+    )
