@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import wraps
+from inspect import signature
+from typing import ParamSpec
 
 import torch
 from torch import Tensor
@@ -43,6 +46,33 @@ __all__ = [
     "max_unpool3d",
 ]
 
+_Parameters = ParamSpec("_Parameters")
+
+
+def _indices_on_request(
+    pool: Callable[_Parameters, tuple[Tensor, Tensor]],
+) -> Callable[_Parameters, Tensor | tuple[Tensor, Tensor]]:
+    """``pool``, whose name ends in ``_with_indices``, without them unless ``return_indices``."""
+    parameters = signature(pool)
+    position = [*parameters.parameters].index("return_indices")
+
+    @wraps(pool)
+    def run(
+        *args: _Parameters.args, **kwargs: _Parameters.kwargs
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        both = pool(*args, **kwargs)
+        requested = args[position:] or [kwargs.get("return_indices", False)]
+        return both if requested[0] else both[0]
+
+    # Of its own: what unwraps a function would find the one with indices.
+    del run.__wrapped__
+    run.__signature__ = parameters.replace(  # type: ignore[attr-defined]
+        return_annotation=Tensor | tuple[Tensor, Tensor]
+    )
+    run.__name__ = run.__qualname__ = pool.__name__.removesuffix("_with_indices")
+    run.__doc__ = f"{pool.__doc__} The index comes only with ``return_indices``."
+    return run
+
 
 def max_pool1d_with_indices(
     input: Tensor,
@@ -58,19 +88,7 @@ def max_pool1d_with_indices(
     return formulas.MaxPool.apply(input, *window, input.shape[-1:])
 
 
-def max_pool1d(
-    input: Tensor,
-    kernel_size: Each,
-    stride: Each | None = None,
-    padding: Each = 0,
-    dilation: Each = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """The greatest in each window; with ``return_indices`` its index in its plane too."""
-    window = (kernel_size, stride, padding, dilation, ceil_mode)
-    both = max_pool1d_with_indices(input, *window)
-    return both if return_indices else both[0]
+max_pool1d = _indices_on_request(max_pool1d_with_indices)
 
 
 def max_pool2d_with_indices(
@@ -87,19 +105,7 @@ def max_pool2d_with_indices(
     return formulas.MaxPool.apply(input, *window, input.shape[-2:])
 
 
-def max_pool2d(
-    input: Tensor,
-    kernel_size: Each,
-    stride: Each | None = None,
-    padding: Each = 0,
-    dilation: Each = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """The greatest in each window; with ``return_indices`` its index in its plane too."""
-    window = (kernel_size, stride, padding, dilation, ceil_mode)
-    both = max_pool2d_with_indices(input, *window)
-    return both if return_indices else both[0]
+max_pool2d = _indices_on_request(max_pool2d_with_indices)
 
 
 def max_pool3d_with_indices(
@@ -116,19 +122,7 @@ def max_pool3d_with_indices(
     return formulas.MaxPool.apply(input, *window, input.shape[-3:])
 
 
-def max_pool3d(
-    input: Tensor,
-    kernel_size: Each,
-    stride: Each | None = None,
-    padding: Each = 0,
-    dilation: Each = 1,
-    ceil_mode: bool = False,
-    return_indices: bool = False,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """The greatest in each window; with ``return_indices`` its index in its plane too."""
-    window = (kernel_size, stride, padding, dilation, ceil_mode)
-    both = max_pool3d_with_indices(input, *window)
-    return both if return_indices else both[0]
+max_pool3d = _indices_on_request(max_pool3d_with_indices)
 
 
 def adaptive_max_pool1d_with_indices(
@@ -138,12 +132,7 @@ def adaptive_max_pool1d_with_indices(
     return formulas.AdaptiveMaxPool.apply(input, output_size, input.shape[-1:])
 
 
-def adaptive_max_pool1d(
-    input: Tensor, output_size: Asked, return_indices: bool = False
-) -> Tensor | tuple[Tensor, Tensor]:
-    """The greatest in each of ``output_size`` windows; with ``return_indices`` its index too."""
-    both = adaptive_max_pool1d_with_indices(input, output_size)
-    return both if return_indices else both[0]
+adaptive_max_pool1d = _indices_on_request(adaptive_max_pool1d_with_indices)
 
 
 def adaptive_max_pool2d_with_indices(
@@ -153,12 +142,7 @@ def adaptive_max_pool2d_with_indices(
     return formulas.AdaptiveMaxPool.apply(input, output_size, input.shape[-2:])
 
 
-def adaptive_max_pool2d(
-    input: Tensor, output_size: Asked, return_indices: bool = False
-) -> Tensor | tuple[Tensor, Tensor]:
-    """The greatest in each of ``output_size`` windows; with ``return_indices`` its index too."""
-    both = adaptive_max_pool2d_with_indices(input, output_size)
-    return both if return_indices else both[0]
+adaptive_max_pool2d = _indices_on_request(adaptive_max_pool2d_with_indices)
 
 
 def adaptive_max_pool3d_with_indices(
@@ -168,12 +152,7 @@ def adaptive_max_pool3d_with_indices(
     return formulas.AdaptiveMaxPool.apply(input, output_size, input.shape[-3:])
 
 
-def adaptive_max_pool3d(
-    input: Tensor, output_size: Asked, return_indices: bool = False
-) -> Tensor | tuple[Tensor, Tensor]:
-    """The greatest in each of ``output_size`` windows; with ``return_indices`` its index too."""
-    both = adaptive_max_pool3d_with_indices(input, output_size)
-    return both if return_indices else both[0]
+adaptive_max_pool3d = _indices_on_request(adaptive_max_pool3d_with_indices)
 
 
 def fractional_max_pool2d_with_indices(
@@ -188,17 +167,7 @@ def fractional_max_pool2d_with_indices(
     return _fractional(2, input, kernel_size, output_size, output_ratio, _random_samples)
 
 
-def fractional_max_pool2d(
-    input: Tensor,
-    kernel_size: Each,
-    output_size: Each | None = None,
-    output_ratio: float | Sequence[float] | None = None,
-    return_indices: bool = False,
-    _random_samples: Tensor | None = None,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """The greatest in each window, of windows placed at random; or its index too."""
-    both = _fractional(2, input, kernel_size, output_size, output_ratio, _random_samples)
-    return both if return_indices else both[0]
+fractional_max_pool2d = _indices_on_request(fractional_max_pool2d_with_indices)
 
 
 def fractional_max_pool3d_with_indices(
@@ -213,17 +182,7 @@ def fractional_max_pool3d_with_indices(
     return _fractional(3, input, kernel_size, output_size, output_ratio, _random_samples)
 
 
-def fractional_max_pool3d(
-    input: Tensor,
-    kernel_size: Each,
-    output_size: Each | None = None,
-    output_ratio: float | Sequence[float] | None = None,
-    return_indices: bool = False,
-    _random_samples: Tensor | None = None,
-) -> Tensor | tuple[Tensor, Tensor]:
-    """The greatest in each window, of windows placed at random; or its index too."""
-    both = _fractional(3, input, kernel_size, output_size, output_ratio, _random_samples)
-    return both if return_indices else both[0]
+fractional_max_pool3d = _indices_on_request(fractional_max_pool3d_with_indices)
 
 
 def max_unpool1d(
