@@ -377,11 +377,6 @@ class CrossEntropy(Formula):
         axis = _axis(input)
         p = input.softmax(axis, dtype=g.dtype)
         hard = not target.is_floating_point()
-        if hard and not label_smoothing:  # q = w_y e_y
-            index = _index(target, input)
-            each = share if weight is None else share * weight[index]
-            # In place, one number an example: e_y is never written out.
-            return (p * each).scatter_add_(axis, index, -each)
         q = _is_class(target, input).to(p.dtype) if hard else target
         if label_smoothing:
             q = (1 - label_smoothing) * q + label_smoothing / p.shape[axis]

@@ -68,19 +68,7 @@ def adaptive_avg_pool(g: Tensor, shape: Shape) -> Tensor:
     return aten._adaptive_avg_pool2d_backward(g, input_of(g, shape))
 
 
-def _positive(
-    g: Tensor,
-    input: Tensor,
-    norm_type: float,
-    kernel_size: Each,
-    stride: Each | None,
-    ceil_mode: bool,
-    shape: Shape,
-) -> bool:
-    return 0 < norm_type < math.inf
-
-
-@of(formulas.LPPool.grad_input, supported=_positive)
+@of(formulas.LPPool.grad_input, supported=lambda norm_type: 0 < norm_type < math.inf)
 def lp_pool(
     g: Tensor,
     input: Tensor,

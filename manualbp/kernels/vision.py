@@ -39,27 +39,11 @@ _WEIGHED: dict[tuple[str, bool], Any] = {
 _LARGE = 1 << 16
 
 
-def _is_small(
-    g: Tensor,
-    scale_factor: float | Sequence[float] | None,
-    mode: str,
-    align_corners: bool | None,
-    recompute_scale_factor: bool | None,
-    antialias: bool,
-    shape: Shape,
-) -> bool:
+def _is_small(g: Tensor, mode: str) -> bool:
     return g.numel() < _LARGE or mode in ("nearest", "nearest-exact")
 
 
-def _rounds_alike(
-    g: Tensor,
-    scale_factor: float | Sequence[float] | None,
-    mode: str,
-    align_corners: bool | None,
-    recompute_scale_factor: bool | None,
-    antialias: bool,
-    shape: Shape,
-) -> bool:
+def _rounds_alike(mode: str, scale_factor: float | Sequence[float] | None) -> bool:
     """Whether torch's loop gives g to the pixel that the forward pass took it from."""
     given = scale_factor if isinstance(scale_factor, Sequence) else (scale_factor,)
     return mode not in ("nearest", "nearest-exact") or all(s in (1, 2, 4, 8) for s in given)
