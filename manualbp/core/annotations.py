@@ -20,12 +20,12 @@ import torch
 from torch import Size, Tensor
 
 
-class Several:
-    """Several tensors in one argument."""
+class TensorContainer:
+    """Several tensors in one argument, such as a list of them."""
 
 
 #: what is surely no tensor
-_PLAIN = (int, float, complex, str, bytes, slice, torch.dtype, torch.device, Size, NoneType)
+_NOT_TENSORS = (int, float, complex, str, bytes, slice, torch.dtype, torch.device, Size, NoneType)
 
 
 def kinds(forward: Callable[..., Any]) -> dict[str, Any]:
@@ -54,9 +54,11 @@ def _kind(hint: Any) -> Any:
         return None
     if origin is not None:  # a container
         kinds = [_kind(part) for part in parts if part is not Ellipsis]
-        if Tensor in kinds or Several in kinds:
-            return Several
+        if Tensor in kinds or TensorContainer in kinds:
+            return TensorContainer
         return None if all(kind is None for kind in kinds) else Any
     if isinstance(hint, type):
-        return Tensor if issubclass(hint, Tensor) else None if issubclass(hint, _PLAIN) else Any
+        if issubclass(hint, _NOT_TENSORS):
+            return None
+        return Tensor if issubclass(hint, Tensor) else Any
     return Any

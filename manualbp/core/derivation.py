@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from manualbp.core import source
-from manualbp.core.annotations import Several, kinds
+from manualbp.core.annotations import TensorContainer, kinds
 from manualbp.core.modes import is_dynamo_compiling
 
 Method = Callable[..., Any]
@@ -51,19 +51,19 @@ class Derivation(NamedTuple):
 
     arguments: tuple[str, ...]
     #: the arguments that have a rule
-    wanted: tuple[str, ...]
+    differentiable: tuple[str, ...]
     #: for each output, whether a rule asks for the gradient that arrives for it
-    asked: tuple[bool, ...]
-    #: the places of the arguments that can be tensors
-    tensors: tuple[int, ...]
-    #: how many values are kept, None among them
-    kept: int
-    #: how many of them, from the first, are tensors or None, where the others surely are not;
+    differentiable_outputs: tuple[bool, ...]
+    #: the positions of the arguments that can be tensors
+    tensor_positions: tuple[int, ...]
+    #: how many values are saved, None among them
+    num_saved: int
+    #: how many of them, from the first, are tensors or None, if the others never are;
     #: None where only the values can tell
-    split: int | None
-    #: keep(needs, *arguments, *outputs) → the values that the wanted gradients need, or None
+    num_saved_tensors: int | None
+    #: keep(needs, *arguments, *outputs) → the values that the required gradients need, or None
     keep: Method
-    #: gradients(needs, *incoming, *kept) → one gradient an argument, or None
+    #: gradients(needs, *incoming, *saved) → one gradient an argument, or None
     gradients: Method
     source: str
     #: is_complex(*arguments) → whether the rules do not hold, because an argument is complex;
@@ -72,15 +72,15 @@ class Derivation(NamedTuple):
     #: what computes the value: ``forward``, or where they may run its kernels; of a formula that is
     #: not ours with what an author can get wrong checked at each call
     forward: Any = None
-    #: the arguments and outputs that rules need
-    needed: tuple[str, ...] = ()
+    #: the arguments and outputs that rules need, by name
+    saved: tuple[str, ...] = ()
     #: the kernels that run in the place of methods, where they may
     kernels: tuple[Kernel, ...] = ()
 
     @property
-    def several(self) -> bool:
+    def multiple_outputs(self) -> bool:
         """Whether ``forward`` returns a tuple."""
-        return len(self.asked) > 1
+        return len(self.differentiable_outputs) > 1
 
 
 def derive(cls: Any, base: type) -> Derivation:
@@ -94,17 +94,21 @@ def derive(cls: Any, base: type) -> Derivation:
     source.compiled(code, f"<derived from {cls.__module__}.{cls.__qualname__}>", namespace)
     return Derivation(
         arguments=formula.arguments,
-        wanted=tuple(formula.rules),
-        asked=tuple(g in formula.asked or not formula.rules for g in formula.incoming),
-        tensors=tuple(i for i, a in enumerate(formula.arguments) if formula.kinds[a] is not None),
-        kept=source.count_kept(formula),
-        split=formula.split,
+        differentiable=tuple(formula.rules),
+        differentiable_outputs=tuple(
+            g in formula.used_grads or not formula.rules for g in formula.incoming
+        ),
+        tensor_positions=tuple(
+            i for i, a in enumerate(formula.arguments) if formula.kinds[a] is not None
+        ),
+        num_saved=source.num_saved(formula),
+        num_saved_tensors=formula.num_saved_tensors,
         keep=namespace["keep"],
         gradients=namespace.get("choose", namespace["gradients"]),
         source=code,
         is_complex=namespace.get("is_complex"),
         forward=namespace.get("forward", cls.forward) if _is_ours(cls) else _checked(cls, formula),
-        needed=formula.kept,
+        saved=formula.saved,
         kernels=formula.kernels,
     )
 
@@ -188,7 +192,7 @@ class _Reader:
                 f"{cls.__name__}.forward takes a ctx, but a formula has none: leave it out, and "
                 f"what a rule names is saved for it; or write backward(ctx, …) instead of rules"
             )
-        self.rest = rest(stated["forward"].__func__)
+        self.variadic = variadic(stated["forward"].__func__)
         self.parameters = {
             name: self._positional(name, value.__func__)
             for name, value in stated.items()
@@ -196,36 +200,40 @@ class _Reader:
         }
         arguments = self.parameters.pop("forward")
         #: what a variadic parameter stands for, one argument a tensor
-        self.expanded = tuple(f"{self.rest}_{i}" for i in range(cls.arity)) if self.rest else ()
-        self.arguments = (*(a for a in arguments if a != self.rest), *self.expanded)
+        self.variadic_arguments = (
+            tuple(f"{self.variadic}_{i}" for i in range(cls.arity)) if self.variadic else ()
+        )
+        self.arguments = (*(a for a in arguments if a != self.variadic), *self.variadic_arguments)
         self.outputs: tuple[str, ...] = cls.outputs
-        self.several = len(self.outputs) > 1
-        self.incoming = tuple(f"g_{o}" for o in self.outputs) if self.several else ("g",)
-        self.silent = {n for n in stated if n.startswith("grad_") and stated[n] is None}
-        self.kinds = kinds(cls.forward) | dict.fromkeys((*self.expanded, *self.outputs), Tensor)
+        self.multiple_outputs = len(self.outputs) > 1
+        self.incoming = tuple(f"g_{o}" for o in self.outputs) if self.multiple_outputs else ("g",)
+        self.without_gradient = {n for n in stated if n.startswith("grad_") and stated[n] is None}
+        self.kinds = kinds(cls.forward) | dict.fromkeys(
+            (*self.variadic_arguments, *self.outputs), Tensor
+        )
         self.rules = self._rules(stated)
         #: what each rule needs of arguments and outputs, directly or through an intermediate
         self.needs: dict[str, dict[str, None]] = {a: {} for a in self.rules}
         #: each intermediate after those that it needs, with the arguments whose rules want it
         self.intermediates: dict[str, dict[str, None]] = {}
-        self.asked: set[str] = set()
+        self.used_grads: set[str] = set()
         for argument, rule in self.rules.items():
             self._trace(rule, argument, ())
         for argument, rule in self.rules.items():
-            if argument in self.expanded:  # one rule gives the gradients of all of them
+            if argument in self.variadic_arguments:  # one rule gives the gradients of all of them
                 self.intermediates.setdefault(rule, {})
             if rule in self.intermediates:  # another rule is stated by this one
                 self.intermediates[rule][argument] = None
         used = {name for need in self.needs.values() for name in need}
-        kept = [v for v in (*self.arguments, *self.outputs) if v in used]
-        tensors = [v for v in kept if self.kinds[v] is not None]
-        self.kept = (*tensors, *(v for v in kept if self.kinds[v] is None))
-        self.split = None if any(self.kinds[v] is Any for v in kept) else len(tensors)
+        saved = [v for v in (*self.arguments, *self.outputs) if v in used]
+        tensors = [v for v in saved if self.kinds[v] is not None]
+        self.saved = (*tensors, *(v for v in saved if self.kinds[v] is None))
+        self.num_saved_tensors = None if any(self.kinds[v] is Any for v in saved) else len(tensors)
         self.kernels = self._kernels()
 
     def _positional(self, name: str, method: Method) -> tuple[str, ...]:
         for p in signature(method).parameters.values():
-            if name == "forward" and p.name == self.rest:
+            if name == "forward" and p.name == self.variadic:
                 continue
             if p.kind is not Parameter.POSITIONAL_OR_KEYWORD or p.default is not Parameter.empty:
                 raise TypeError(
@@ -246,31 +254,36 @@ class _Reader:
         rules: dict[str, str] = {}
         for rule in (name for name in stated if name.startswith("grad_")):
             argument = rule.removeprefix("grad_")
-            if argument not in (*self.arguments, self.rest):
+            if argument not in (*self.arguments, self.variadic):
                 raise TypeError(
                     f"{cls}.{rule} is a rule for '{argument}', which is not an argument of "
                     f"{cls}.forward({forward})"
                 )
-            if rule in self.silent:
+            if rule in self.without_gradient:
                 continue
             if rule not in self.parameters:
                 raise TypeError(
                     f"{cls}.{rule} must be a static method: put @staticmethod before it"
                 )
             first = self.parameters[rule][:1]
-            if not self.several and first not in {("g",), ("delta",)}:
+            if not self.multiple_outputs and first not in {("g",), ("delta",)}:
                 raise TypeError(
                     f"{cls}.{rule}({', '.join(self.parameters[rule])}) must take the gradient that "
                     f"arrives from above as its first parameter, called 'g' or 'delta'"
                 )
-            if argument != self.rest and self.kinds[argument] is None:
+            if argument != self.variadic and self.kinds[argument] is None:
                 raise TypeError(
                     f"{cls}.{rule} is a rule for '{argument}', which {cls}.forward annotates as "
                     f"what is no tensor: annotate it as Tensor"
                 )
-            rules |= dict.fromkeys(self.expanded if argument == self.rest else [argument], rule)
+            rules |= dict.fromkeys(
+                self.variadic_arguments if argument == self.variadic else [argument], rule
+            )
         for argument in self.arguments:
-            if self.kinds[argument] is Several and f"grad_{argument}" not in self.silent:
+            if (
+                self.kinds[argument] is TensorContainer
+                and f"grad_{argument}" not in self.without_gradient
+            ):
                 raise TypeError(
                     f"{cls}.forward annotates '{argument}' as several tensors in one argument, of "
                     f"which autograd sees none: let forward take them one by one, the last ones as "
@@ -285,7 +298,7 @@ class _Reader:
             raise TypeError(f"{cls}.{method} needs itself: {' ← '.join((*trail, method))}")
         for name in self.parameters[method]:
             if self._incoming(name) in self.incoming:
-                self.asked.add(self._incoming(name))
+                self.used_grads.add(self._incoming(name))
             elif name in self.arguments or name in self.outputs:
                 self.needs[argument][name] = None
             elif name in self.parameters:
@@ -304,7 +317,7 @@ class _Reader:
         found = dict.fromkeys(KERNELS[m] for m in methods if m in KERNELS)
         kernels = tuple(k for k in found if all(m in methods for m in k.of))
         for kernel in kernels:
-            known = {"needs", *self.incoming, "delta", *self.kept}
+            known = {"needs", *self.incoming, "delta", *self.saved}
             if self.cls.forward in kernel.of:
                 known = {*self.arguments}
             if unknown := [p for p in kernel.parameters if p not in known]:
@@ -316,10 +329,10 @@ class _Reader:
         return kernels
 
     def _incoming(self, name: str) -> str:
-        return "g" if name == "delta" and not self.several else name
+        return "g" if name == "delta" and not self.multiple_outputs else name
 
 
-def rest(forward: Method) -> str | None:
+def variadic(forward: Method) -> str | None:
     """The name of the last parameter of ``forward``, if that takes any number of tensors."""
     last = next(reversed([*signature(forward).parameters.values()]), None)
     return last.name if last and last.kind is Parameter.VAR_POSITIONAL else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from manualbp.core.derivation import lineage, rest
+from manualbp.core.derivation import lineage, variadic
 from manualbp.core.formula import Formula
 from manualbp.core.graph import Structural
 
@@ -40,7 +40,7 @@ def stated(formula: Any) -> dict[str, Any]:
         lines = {method: line for method, line in lines.items() if method in methods}
     found = {
         argument: lines[method]
-        for argument in formula.derivation.wanted
+        for argument in formula.derivation.differentiable
         if (method := _rule_of(formula, argument)) in lines
     }
     symbols = {a: line[len("∂C/∂") :].partition(" = ")[0] for a, line in found.items()}
@@ -49,6 +49,6 @@ def stated(formula: Any) -> dict[str, Any]:
 
 def _rule_of(formula: Any, argument: str) -> str:
     """The name of the rule of an argument, which one of any number shares with the others."""
-    if formula.arity is not None and argument.rpartition("_")[0] == rest(formula.forward):
+    if formula.arity is not None and argument.rpartition("_")[0] == variadic(formula.forward):
         argument = argument.rpartition("_")[0]
     return f"grad_{argument}"

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import FunctionMeta
 
-from manualbp.core.derivation import KERNELS, Derivation, Kernel, derive, lineage, rest
+from manualbp.core.derivation import KERNELS, Derivation, Kernel, derive, lineage, variadic
 from manualbp.core.modes import is_dynamo_compiling
-from manualbp.core.running import function, no_keywords, traced, ways
+from manualbp.core.running import function, refuse_keywords, traced, ways
 
 
 class _Meta(FunctionMeta):
@@ -73,7 +73,7 @@ class Formula(Function, metaclass=_Meta):
     The last parameter of ``forward`` may take any number of tensors, ``*tensors``; the one rule
     ``grad_tensors(g, ...)`` gives their gradients in a sequence, and asks for options alone.
 
-    An argument without a rule has no gradient: if one is asked for, the backward pass raises
+    An argument without a rule has no gradient: if one is required, the backward pass raises
     ``NotImplementedError``. ``grad_<argument> = None`` says instead that the cost is taken not to
     depend on it. A class that writes its own ``backward`` is left an ordinary ``Function``. To
     change a rule, subclass a formula and write that rule anew.
@@ -108,10 +108,10 @@ class Formula(Function, metaclass=_Meta):
             cls.derivation = None
             cls.apply = super().apply
             return
-        if rest(cls.forward) is None or cls.arity is not None:
+        if variadic(cls.forward) is None or cls.arity is not None:
             _derive(cls)
             return
-        for name, way in _variadic(cls).items():
+        for name, way in _apply_variadic(cls).items():
             setattr(cls, name, staticmethod(way))
 
 
@@ -156,9 +156,9 @@ def _subclasses(cls: type[Any]) -> Iterator[type[Any]]:
         yield from _subclasses(sub)
 
 
-def _variadic(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
+def _apply_variadic(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
     """``apply`` of a formula of any number of tensors: it runs a subclass for their number."""
-    name = rest(cls.forward)
+    name = variadic(cls.forward)
     options = tuple(signature(cls.forward).parameters)[:-1]
     rule = getattr(cls, f"grad_{name}", None)
     if rule is None:
@@ -176,7 +176,7 @@ def _variadic(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
         raise TypeError(
             f"{cls.__name__}.grad_{others[0]}: beside *{name} no argument may have a rule"
         )
-    asked = [options.index(p) for p in parameters]
+    positions = [options.index(p) for p in parameters]
 
     @lru_cache(maxsize=64)
     def of(arity: int) -> type[Formula]:
@@ -188,7 +188,7 @@ def _variadic(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
         ctx.options = inputs[: len(options)]
 
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        return (*(None for _ in options), *rule(g, *(ctx.options[i] for i in asked)))
+        return (*(None for _ in options), *rule(g, *(ctx.options[i] for i in positions)))
 
     def in_graph(*arguments: Any) -> Any:
         return of(len(arguments) - len(options)).in_graph(*arguments)
@@ -199,7 +199,7 @@ def _variadic(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
 
     def apply(*arguments: Any, **keywords: Any) -> Any:
         if keywords:
-            no_keywords(cls, keywords)
+            refuse_keywords(cls, keywords)
         if is_dynamo_compiling():
             return traced_apply(*arguments)
         return of(len(arguments) - len(options)).apply(*arguments)

@@ -63,8 +63,8 @@ class Structural:
 
     def __init__(self, name: str, inputs: int, outputs: int) -> None:
         self.__name__ = name
-        self.arguments = self.wanted = tuple(map(str, range(inputs)))
-        self.asked = (True,) * outputs
+        self.arguments = self.differentiable = tuple(map(str, range(inputs)))
+        self.differentiable_outputs = (True,) * outputs
 
     @property
     def derivation(self) -> Any:

@@ -56,7 +56,7 @@ def ways(cls: Any) -> dict[str, Call]:
         return dual_in_graph()(*map(_as_leaf, arguments))
 
     methods = {"apply": _apply(cls, lean_apply, dual, traced(lean, in_graph)), "in_graph": in_graph}
-    if d.arguments[0] not in d.needed:
+    if d.arguments[0] not in d.saved:
         in_place = function(cls, forward=_in_place_forward(d, save), backward=backward)
         methods["in_place"] = super(Function, in_place).apply
     return methods
@@ -65,11 +65,11 @@ def ways(cls: Any) -> dict[str, Call]:
 def _apply(cls: Any, lean_apply: Call, dual: Callable[[], Call], traced_apply: Call) -> Call:
     d: Derivation = cls.derivation
     forward, is_complex = d.forward, d.is_complex
-    first = d.tensors[0] if d.tensors else 0
+    first = d.tensor_positions[0] if d.tensor_positions else 0
 
     def apply(*arguments: Any, **keywords: Any) -> Any:
         if keywords:
-            no_keywords(cls, keywords)
+            refuse_keywords(cls, keywords)
         if is_complex is not None and is_complex(*arguments):
             return forward(*arguments)  # differentiated by autograd
         if is_dynamo_compiling():
@@ -78,7 +78,7 @@ def _apply(cls: Any, lean_apply: Call, dual: Callable[[], Call], traced_apply: C
             return dual()(*map(_as_leaf, arguments))
         if is_grad_enabled():
             if is_jit_tracing():
-                _not_traced()
+                _warn_not_recorded()
                 return forward(*arguments)
             record = recorder.get()
             if record is not None:
@@ -86,7 +86,7 @@ def _apply(cls: Any, lean_apply: Call, dual: Callable[[], Call], traced_apply: C
             if getattr(arguments[first], "is_nested", False):
                 return forward(*arguments)  # differentiated by autograd
             return lean_apply(*arguments)
-        return of_its_own(forward(*arguments), arguments)
+        return detached_if_input(forward(*arguments), arguments)
 
     return apply
 
@@ -109,7 +109,7 @@ def eager() -> bool:
 def _backward(cls: Any, saved: Saved) -> Call:
     d: Derivation = cls.derivation
     gradients = d.gradients
-    main = d.asked.index(True) if True in d.asked else 0
+    main = d.differentiable_outputs.index(True) if True in d.differentiable_outputs else 0
     nothing = (None,) * len(d.arguments)
     #: whether an argument may be real beside a complex one, as torch's promotion of dtypes has it
     mixes = cls.holomorphic and (cls.broadcasts or cls.arity is not None)
@@ -146,27 +146,29 @@ def _of_real_arguments(ctx: Any, gradients: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _lean_forward(d: Derivation, save: Save) -> Call:
-    forward, several = d.forward, d.several
+    forward, multiple_outputs = d.forward, d.multiple_outputs
 
     def lean_forward(ctx: Any, *arguments: Any) -> Any:
         output = forward(*arguments)
-        if not (several or is_dynamo_compiling()) and output._is_view():
-            output = apart(output, arguments)
+        if not (multiple_outputs or is_dynamo_compiling()) and output._is_view():
+            output = without_base(output, arguments)
         save(ctx, arguments, output)
-        ctx.autocast = autocast_of(output[0] if several else output) if any_autocast() else None
+        ctx.autocast = (
+            autocast_of(output[0] if multiple_outputs else output) if any_autocast() else None
+        )
         return output
 
     return lean_forward
 
 
 def _in_place_forward(d: Derivation, save: Save) -> Call:
-    forward, several = d.forward, d.several
+    forward, multiple_outputs = d.forward, d.multiple_outputs
 
     def in_place_forward(ctx: Any, input: Tensor, *others: Any) -> Any:
         output = forward(input, *others)
-        input.copy_(output[0] if several else output)
+        input.copy_(output[0] if multiple_outputs else output)
         ctx.mark_dirty(input)
-        output = (input, *output[1:]) if several else input
+        output = (input, *output[1:]) if multiple_outputs else input
         save(ctx, (input, *others), output)
         ctx.autocast = autocast_of(input) if any_autocast() else None
         return output
@@ -174,7 +176,7 @@ def _in_place_forward(d: Derivation, save: Save) -> Call:
     return in_place_forward
 
 
-def apart(output: Tensor, arguments: tuple[Any, ...]) -> Tensor:
+def without_base(output: Tensor, arguments: tuple[Any, ...]) -> Tensor:
     """``output`` as no view, unless of an argument: autograd lets nobody write into a view."""
     inner = _unwrapped(output)
     if not inner._is_view() or not has_storage(inner):
@@ -193,7 +195,7 @@ def _unwrapped(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def of_its_own(output: Any, arguments: tuple[Any, ...]) -> Any:
+def detached_if_input(output: Any, arguments: tuple[Any, ...]) -> Any:
     """``output``, or where it is an argument another tensor of its memory, as autograd gives it."""
     for argument in arguments:
         if argument is output:
@@ -210,44 +212,51 @@ def _dual(cls: Any, save: Save, saved: Saved, has_tangents: Callable[[], bool]) 
     def forward(*arguments: Any) -> Any:
         output = d.forward(*arguments)
         # Some of torch's rules for vmap return views.
-        return output if d.several else apart(output, arguments)
+        return output if d.multiple_outputs else without_base(output, arguments)
 
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
         save(ctx, inputs, output)
-        ctx.autocast = autocast_of(output[0] if d.several else output)
+        ctx.autocast = autocast_of(output[0] if d.multiple_outputs else output)
         ctx.tangents = has_tangents()
         if ctx.tangents:
             save_for_both(d, ctx, inputs, output)
 
-    def kept(ctx: Any) -> tuple[Any, ...]:
+    def saved_values(ctx: Any) -> tuple[Any, ...]:
         return saved_for_both(d, ctx)[0] if ctx.tangents else saved(ctx)
 
-    methods = {"setup_context": setup_context, "backward": _backward(cls, kept), "jvp": _jvp(d)}
+    methods = {
+        "setup_context": setup_context,
+        "backward": _backward(cls, saved_values),
+        "jvp": _jvp(d),
+    }
     return function(cls, forward=forward, **methods).apply
 
 
 def _jvp(d: Derivation) -> Call:
     def jvp(ctx: Any, *tangents: Tensor | None) -> Any:
         """The tangent of the output: the transpose of the rules, which are linear in g."""
-        kept, outputs = saved_for_both(d, ctx)
+        saved_values, outputs = saved_for_both(d, ctx)
         needs = tuple(
-            a in d.wanted and t is not None for a, t in zip(d.arguments, tangents, strict=True)
+            a in d.differentiable and t is not None
+            for a, t in zip(d.arguments, tangents, strict=True)
         )
 
         def rules(*g: Tensor) -> tuple[Tensor, ...]:
             arriving = iter(g)
-            incoming = (next(arriving) if a else None for a in d.asked)
-            pulled = d.gradients(needs, *incoming, *kept)
+            incoming = (next(arriving) if a else None for a in d.differentiable_outputs)
+            pulled = d.gradients(needs, *incoming, *saved_values)
             return tuple(p for p, need in zip(pulled, needs, strict=True) if need)
 
-        zeros = (torch.zeros_like(o) for o, a in zip(outputs, d.asked, strict=True) if a)
+        zeros = (
+            torch.zeros_like(o) for o, a in zip(outputs, d.differentiable_outputs, strict=True) if a
+        )
         pulled: tuple[Tensor, ...]
         pulled, transpose = torch.func.vjp(rules, *zeros)  # type: ignore[misc]
         given = (t for t, n in zip(tangents, needs, strict=True) if n and t is not None)
         # The tangent of a real argument beside a complex one is complex in the rules.
         pushed = iter(transpose(tuple(t.to(p.dtype) for t, p in zip(given, pulled, strict=True))))
-        result = tuple(next(pushed) if a else None for a in d.asked)
-        return result if d.several else result[0]
+        result = tuple(next(pushed) if a else None for a in d.differentiable_outputs)
+        return result if d.multiple_outputs else result[0]
 
     return jvp
 
@@ -292,7 +301,7 @@ def traced(lean: Any, in_graph: Call) -> Call:
     return apply
 
 
-def _not_traced() -> None:
+def _warn_not_recorded() -> None:
     warnings.warn(
         "torch.jit.trace records torch's operations, not formulas: the derivatives of the traced "
         "program are torch's own",
@@ -311,7 +320,7 @@ def function(cls: Any, **methods: Call) -> Any:
     return types.new_class(cls.__name__, (Function,), exec_body=lambda body: body.update(namespace))
 
 
-def no_keywords(cls: Any, keywords: dict[str, Any]) -> None:
+def refuse_keywords(cls: Any, keywords: dict[str, Any]) -> None:
     order = ", ".join(signature(cls.forward).parameters)
     raise TypeError(
         f"{cls.__name__}.apply takes its arguments by position, ({order}), as every "

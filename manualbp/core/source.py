@@ -47,8 +47,8 @@ def namespace(formula: Any) -> dict[str, Any]:
 
     def too_few(given: Any) -> None:
         raise TypeError(
-            f"{name}.grad_{formula.rest} returned {len(given)} gradients for "
-            f"{len(formula.expanded)} tensors: return one for each"
+            f"{name}.grad_{formula.variadic} returned {len(given)} gradients for "
+            f"{len(formula.variadic_arguments)} tensors: return one for each"
         )
 
     names = {f"_{method}": getattr(formula.cls, method) for method in formula.parameters}
@@ -62,9 +62,9 @@ def namespace(formula: Any) -> dict[str, Any]:
     return names | {"_HALF": HALF, "_in_single": in_single}
 
 
-def count_kept(formula: Any) -> int:
+def num_saved(formula: Any) -> int:
     """How many values ``keep`` returns."""
-    return len(_given(formula)) - 1 - len(formula.incoming)
+    return len(_parameters(formula)) - 1 - len(formula.incoming)
 
 
 def compiled(source: str, filename: str, namespace: dict[str, Any]) -> None:
@@ -77,18 +77,19 @@ def compiled(source: str, filename: str, namespace: dict[str, Any]) -> None:
 
 
 def _keep(formula: Any) -> str:
-    kept = [
-        v  # no tensor: kept in any case, since it costs nothing
+    saved = [
+        v  # no tensor: always saved, because it costs nothing
         if formula.kinds[v] is None
-        else f"{v} if {_any(a for a in formula.rules if v in formula.needs[a])} else None"
-        for v in formula.kept
+        else f"{v} if {_any_needed(a for a in formula.rules if v in formula.needs[a])} else None"
+        for v in formula.saved
     ]
-    kept += [
-        f"{a}.shape if need_{a} and {_is_tensor(formula, a)} else None" for a in _stretched(formula)
+    saved += [
+        f"{a}.shape if need_{a} and {_is_tensor(formula, a)} else None"
+        for a in _broadcast_arguments(formula)
     ]
-    kept += [f"({o}.shape, {o}.dtype)" for o in _may_be_unused(formula)]
+    saved += [f"({o}.shape, {o}.dtype)" for o in _may_be_unused(formula)]
     parameters = ("needs", *formula.arguments, *formula.outputs)
-    return _function("keep", parameters, _unpack(formula), *_returned(kept))
+    return _function("keep", parameters, _unpack(formula), *_returned(saved))
 
 
 def _gradients(formula: Any, name: str, kernels: tuple[Any, ...]) -> str:
@@ -100,66 +101,72 @@ def _gradients(formula: Any, name: str, kernels: tuple[Any, ...]) -> str:
         if getattr(formula.cls, method) in kernel.of
     }
     lines = []
-    # An argument that nobody thought of would otherwise be given no gradient in silence.
+    # An argument without a rule would otherwise get no gradient, silently.
     without = [a for a in formula.arguments if a not in formula.rules]
     without = [a for a in without if formula.kinds[a] is not None]
-    lines += [f"if need_{a}: _no_rule('{a}')" for a in without if f"grad_{a}" not in formula.silent]
-    if formula.cls.holomorphic and formula.kept and not kernels:  # which run for real numbers alone
+    lines += [
+        f"if need_{a}: _no_rule('{a}')"
+        for a in without
+        if f"grad_{a}" not in formula.without_gradient
+    ]
+    if (
+        formula.cls.holomorphic and formula.saved and not kernels
+    ):  # which run for real numbers alone
         lines.append(_conjugated(formula))
-    lines += _raised(formula)
-    whole = {}
+    lines += _upcast(formula)
+    fused = {}
     for i, kernel in enumerate(kernels):
         methods = [m for m in formula.parameters if replaced.get(m) == i]
         if not methods:  # of forward
             continue
-        condition = _either(c for m in methods for c in _wanted(formula, m, {}))
+        condition = _or(c for m in methods for c in _conditions_for(formula, m, {}))
         if kernel.conditional:
-            lines.append(f"use{i} = ({condition}){_conditions(formula, kernel)}")
+            lines.append(f"use{i} = ({condition}){_kernel_conditions(formula, kernel)}")
             condition = f"use{i}"
         if len(kernel.of) > 1:
-            whole[i] = _in_order(formula, kernel)
-            call = _called(formula, f"_kernel{i}", kernel)
-            lines.append(f"all{i} = {call} if {condition} else None")
-    lines += _made_up(formula, replaced, kernels)
+            fused[i] = _methods_of(formula, kernel)
+            call = _kernel_call(formula, f"_kernel{i}", kernel)
+            lines.append(f"fused{i} = {call} if {condition} else None")
+    lines += _materialized(formula, replaced, kernels)
 
     def value(method: str) -> str:
         stated = _call(formula, f"_{method}", formula.parameters[method])
         i = replaced.get(method)
         if i is None:
             return stated
-        if i in whole:
-            faster = f"all{i}[{whole[i].index(method)}]"
+        if i in fused:
+            faster = f"fused{i}[{fused[i].index(method)}]"
         else:
-            faster = _called(formula, f"_kernel{i}", kernels[i])
+            faster = _kernel_call(formula, f"_kernel{i}", kernels[i])
         return f"({faster} if use{i} else {stated})" if kernels[i].conditional else faster
 
     for method in formula.intermediates:
-        if wanted := _wanted(formula, method, replaced, kernels):
-            lines.append(f"{method} = {value(method)} if {_either(wanted)} else None")
-    count = len(formula.expanded)
+        if conditions := _conditions_for(formula, method, replaced, kernels):
+            lines.append(f"{method} = {value(method)} if {_or(conditions)} else None")
+    count = len(formula.variadic_arguments)
     lines += [
         f"if {rule} is not None and len({rule}) != {count}: _too_few({rule})"
-        for rule in dict.fromkeys(formula.rules[a] for a in formula.expanded)
+        for rule in dict.fromkeys(formula.rules[a] for a in formula.variadic_arguments)
     ]
     gradients = []
     for argument in formula.arguments:
         rule = formula.rules.get(argument)
         given = rule if rule in formula.intermediates else rule and value(rule)
-        if argument in formula.expanded:
-            given = f"{rule}[{formula.expanded.index(argument)}]"
-        if argument in _stretched(formula):
+        if argument in formula.variadic_arguments:
+            given = f"{rule}[{formula.variadic_arguments.index(argument)}]"
+        if argument in _broadcast_arguments(formula):
             given = f"_unbroadcast({given}, shape_{argument})"
         gradients.append(f"{given} if need_{argument} else None" if rule else "None")
-    return _function(name, _given(formula), _unpack(formula), *lines, *_returned(gradients))
+    return _function(name, _parameters(formula), _unpack(formula), *lines, *_returned(gradients))
 
 
 def _choose(formula: Any) -> str:
-    tensors = [g for g in formula.incoming if g in formula.asked]
-    tensors += [v for v in formula.kept if formula.kinds[v] is not None]
-    given = ", ".join(_given(formula))
+    tensors = [g for g in formula.incoming if g in formula.used_grads]
+    tensors += [v for v in formula.saved if formula.kinds[v] is not None]
+    given = ", ".join(_parameters(formula))
     return _function(
         "choose",
-        _given(formula),
+        _parameters(formula),
         f"if _may_run_kernels() and _plain({', '.join(tensors)}):",
         f"    return faster({given})",
         f"return gradients({given})",
@@ -173,18 +180,18 @@ def _forward(formula: Any, kernel: Any) -> str:
     return _function(
         "forward",
         formula.arguments,
-        f"if _may_run_kernels(){_conditions(formula, kernel)} and {plain}:",
-        f"    return {_called(formula, f'_kernel{i}', kernel)}",
+        f"if _may_run_kernels(){_kernel_conditions(formula, kernel)} and {plain}:",
+        f"    return {_kernel_call(formula, f'_kernel{i}', kernel)}",
         f"return _forward({', '.join(formula.arguments)})",
     )
 
 
-def _conditions(formula: Any, kernel: Any) -> str:
+def _kernel_conditions(formula: Any, kernel: Any) -> str:
     i = formula.kernels.index(kernel)
-    asked = {f"_profitable{i}": kernel.profitable, f"_supported{i}": kernel.supported}
+    checks = {f"_profitable{i}": kernel.profitable, f"_supported{i}": kernel.supported}
     return "".join(
-        f" and {_called(formula, name, kernel, condition)}"
-        for name, condition in asked.items()
+        f" and {_kernel_call(formula, name, kernel, condition)}"
+        for name, condition in checks.items()
         if condition
     )
 
@@ -193,38 +200,38 @@ def _is_complex(formula: Any) -> list[str]:
     tensors = [a for a in formula.arguments if formula.kinds[a] in (Tensor, Any)]
     if formula.cls.holomorphic or not tensors:
         return []
-    asked = " or ".join(f"isinstance({a}, _Tensor) and {a}.is_complex()" for a in tensors)
-    return [_function("is_complex", formula.arguments, f"return {asked}")]
+    any_complex = " or ".join(f"isinstance({a}, _Tensor) and {a}.is_complex()" for a in tensors)
+    return [_function("is_complex", formula.arguments, f"return {any_complex}")]
 
 
 def _conjugated(formula: Any) -> str:
     each = [f"{i} is not None and {i}.is_complex()" for i in formula.incoming]
-    is_complex = " or ".join(each) if formula.several else "g.is_complex()"
-    names = ", ".join(formula.kept)
+    is_complex = " or ".join(each) if formula.multiple_outputs else "g.is_complex()"
+    names = ", ".join(formula.saved)
     return f"if {is_complex}: {names}, = _conjugates({names})"
 
 
-def _raised(formula: Any) -> list[str]:
+def _upcast(formula: Any) -> list[str]:
     """Where half precision arrives, all that is in half precision is raised to single."""
     if not formula.cls.opmath or not formula.rules:
         return []
-    values = (*formula.incoming, *(v for v in formula.kept if formula.kinds[v] is not None))
+    values = (*formula.incoming, *(v for v in formula.saved if formula.kinds[v] is not None))
     names = "".join(f"{v}, " for v in values)
-    asked = [g for g in formula.incoming if g in formula.asked] or formula.incoming[:1]
-    arrived = [f"({g} is not None and {g}.dtype in _HALF)" for g in asked]
-    is_half = _either(arrived) if formula.several else "g.dtype in _HALF"
+    used = [g for g in formula.incoming if g in formula.used_grads] or formula.incoming[:1]
+    arrived = [f"({g} is not None and {g}.dtype in _HALF)" for g in used]
+    is_half = _or(arrived) if formula.multiple_outputs else "g.dtype in _HALF"
     return [f"if {is_half}: {names}= _in_single({names})"]
 
 
 def _may_be_unused(formula: Any) -> list[str]:
     """The outputs whose gradient a rule sums with others, so that it needs a zero for None."""
-    asked = [
-        o for o, g in zip(formula.outputs, formula.incoming, strict=True) if g in formula.asked
+    used = [
+        o for o, g in zip(formula.outputs, formula.incoming, strict=True) if g in formula.used_grads
     ]
-    return asked if len(asked) > 1 else []
+    return used if len(used) > 1 else []
 
 
-def _made_up(formula: Any, replaced: dict[str, int], kernels: tuple[Any, ...]) -> list[str]:
+def _materialized(formula: Any, replaced: dict[str, int], kernels: tuple[Any, ...]) -> list[str]:
     """A zero gradient for each output that went unused, unless kernels do all the work."""
     outputs = _may_be_unused(formula)
     if not outputs:
@@ -240,21 +247,21 @@ def _made_up(formula: Any, replaced: dict[str, int], kernels: tuple[Any, ...]) -
     lines = [f"if g_{o} is None: g_{o} = _zeros(form_{o}, {incoming})" for o in outputs]
     if not replaced:
         return lines
-    return [f"if {_either(by_rule)}:", *(f"    {line}" for line in lines)] if by_rule else []
+    return [f"if {_or(by_rule)}:", *(f"    {line}" for line in lines)] if by_rule else []
 
 
-def _wanted(
+def _conditions_for(
     formula: Any, method: str, replaced: dict[str, int], kernels: tuple[Any, ...] = ()
 ) -> list[str]:
-    """The conditions any of which makes the value of ``method`` wanted.
+    """The conditions any of which makes the value of ``method`` needed.
 
-    A method that a kernel takes the place of does not want the intermediates that it names.
+    A method that a kernel takes the place of does not need the intermediates that it names.
     """
     found = [f"need_{a}" for a, rule in formula.rules.items() if rule == method]
     for other in (*formula.rules.values(), *formula.intermediates):
         if method not in formula.parameters[other] or other == method:
             continue
-        conditions = _wanted(formula, other, replaced, kernels)
+        conditions = _conditions_for(formula, other, replaced, kernels)
         if other in replaced:
             i = replaced[other]
             conditions = [f"{c} and not use{i}" for c in conditions if kernels[i].conditional]
@@ -262,37 +269,37 @@ def _wanted(
     return list(dict.fromkeys(found))
 
 
-def _in_order(formula: Any, kernel: Any) -> list[str]:
+def _methods_of(formula: Any, kernel: Any) -> list[str]:
     """The names of the methods that a kernel computes all at once."""
     names = {getattr(formula.cls, method): method for method in formula.parameters}
     return [names[function] for function in kernel.of]
 
 
-def _called(formula: Any, name: str, kernel: Any, function: Any = None) -> str:
+def _kernel_call(formula: Any, name: str, kernel: Any, function: Any = None) -> str:
     """A call of a kernel, or of a condition of its own: each names what it asks for.
 
-    ``needs`` among that says of each rule whether it is wanted.
+    ``needs`` among that says of each rule whether it is needed.
     """
     parameters = signature(function or kernel.function).parameters
     needs = ""
     if "needs" in parameters:
-        wanted = (_either(_wanted(formula, m, {})) for m in _in_order(formula, kernel))
-        needs = f"({''.join(f'{w}, ' for w in wanted)})"
+        needed = (_or(_conditions_for(formula, m, {})) for m in _methods_of(formula, kernel))
+        needs = f"({''.join(f'{w}, ' for w in needed)})"
     return _call(formula, name, [needs if p == "needs" else p for p in parameters])
 
 
 def _call(formula: Any, name: str, parameters: Iterable[str]) -> str:
-    one = not formula.several
+    one = not formula.multiple_outputs
     return f"{name}({', '.join('g' if p == 'delta' and one else p for p in parameters)})"
 
 
-def _given(formula: Any) -> tuple[str, ...]:
-    shapes = (f"shape_{a}" for a in _stretched(formula))
+def _parameters(formula: Any) -> tuple[str, ...]:
+    shapes = (f"shape_{a}" for a in _broadcast_arguments(formula))
     forms = (f"form_{o}" for o in _may_be_unused(formula))
-    return ("needs", *formula.incoming, *formula.kept, *shapes, *forms)
+    return ("needs", *formula.incoming, *formula.saved, *shapes, *forms)
 
 
-def _stretched(formula: Any) -> list[str]:
+def _broadcast_arguments(formula: Any) -> list[str]:
     """The arguments that may have been stretched, by broadcasting."""
     return [a for a in formula.rules if formula.cls.broadcasts]
 
@@ -308,11 +315,11 @@ def _is_tensor(formula: Any, argument: str) -> str:
     return f"isinstance({argument}, _Tensor)"
 
 
-def _any(users: Iterable[str]) -> str:
-    return _either(f"need_{user}" for user in users)
+def _any_needed(users: Iterable[str]) -> str:
+    return _or(f"need_{user}" for user in users)
 
 
-def _either(conditions: Iterable[str]) -> str:
+def _or(conditions: Iterable[str]) -> str:
     return " or ".join(conditions)
 
 

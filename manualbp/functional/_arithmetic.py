@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from manualbp import formulas
-from manualbp.functional._common import apart
+from manualbp.functional._common import dealiased
 
 __all__ = [
     "abs",
@@ -251,36 +251,36 @@ def nan_to_num(
 
 def add(input: Number, other: Number, *, alpha: float = 1) -> Tensor:
     """a = x + αy; the shapes broadcast, and either may be a number."""
-    return formulas.Add.apply(input, apart(other, input), alpha)
+    return formulas.Add.apply(input, dealiased(other, input), alpha)
 
 
 def sub(input: Number, other: Number, *, alpha: float = 1) -> Tensor:
     """a = x − αy; the shapes broadcast, and either may be a number."""
-    return formulas.Sub.apply(input, apart(other, input), alpha)
+    return formulas.Sub.apply(input, dealiased(other, input), alpha)
 
 
 def rsub(input: Tensor, other: Number, *, alpha: float = 1) -> Tensor:
     """a = y − αx; the shapes broadcast, and y may be a number."""
     if not isinstance(input, Tensor):
         raise TypeError(f"rsub(): argument 'input' must be Tensor, not {type(input).__name__}")
-    return formulas.Sub.apply(other, apart(input, other), alpha)
+    return formulas.Sub.apply(other, dealiased(input, other), alpha)
 
 
 def mul(input: Number, other: Number) -> Tensor:
     """a = x ⊙ y; the shapes broadcast, and either may be a number."""
-    return formulas.Mul.apply(input, apart(other, input))
+    return formulas.Mul.apply(input, dealiased(other, input))
 
 
 def div(input: Number, other: Number, *, rounding_mode: str | None = None) -> Tensor:
     """a = x / y, as it is, or rounded by ``"floor"`` or ``"trunc"``; the shapes broadcast."""
     if rounding_mode is None:
-        return formulas.Div.apply(input, apart(other, input))
+        return formulas.Div.apply(input, dealiased(other, input))
     return formulas.RoundedDiv.apply(input, other, rounding_mode)
 
 
 def true_divide(input: Number, other: Number) -> Tensor:
     """a = x / y; the shapes broadcast, and either may be a number."""
-    return formulas.Div.apply(input, apart(other, input))
+    return formulas.Div.apply(input, dealiased(other, input))
 
 
 def fmod(input: Tensor, other: Number) -> Tensor:

@@ -29,7 +29,7 @@ def inplace_(formula: type[Formula], input: Tensor, *options: float | None) -> T
     return overwrite(input, output[0] if isinstance(output, tuple) else output)
 
 
-def apart(other: Any, input: Any) -> Any:
+def dealiased(other: Any, input: Any) -> Any:
     """``other``, as another tensor where it is ``input``: Dynamo refuses one tensor twice."""
     if other is input and is_compiling():
         return other.view_as(other)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from manualbp import formulas
 from manualbp.functional._arithmetic import mul
-from manualbp.functional._common import apart
+from manualbp.functional._common import dealiased
 from manualbp.functional._linear import linear
 from manualbp.functional._reduction import sum
 
@@ -43,20 +43,20 @@ def matmul(input: Tensor, other: Tensor) -> Tensor:
         )
     if other.dim() <= 2 < input.dim():  # one matrix for all of the batch: a weighted sum
         return linear(input, other.mT if other.dim() == 2 else other)
-    return formulas.MatMul.apply(input, apart(other, input))
+    return formulas.MatMul.apply(input, dealiased(other, input))
 
 
 def mm(input: Tensor, mat2: Tensor) -> Tensor:
     """z = A B: (n, k) × (k, m) → (n, m)."""
     _check("mm", (input, 2), (mat2, 2))
-    return formulas.MatMul.apply(input, apart(mat2, input))
+    return formulas.MatMul.apply(input, dealiased(mat2, input))
 
 
 def bmm(input: Tensor, mat2: Tensor) -> Tensor:
     """z = A B, example by example: (b, n, k) × (b, k, m) → (b, n, m)."""
     _check("bmm", (input, 3), (mat2, 3))
     _same_batch("bmm", input, mat2)
-    return formulas.MatMul.apply(input, apart(mat2, input))
+    return formulas.MatMul.apply(input, dealiased(mat2, input))
 
 
 def mv(input: Tensor, vec: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ from manualbp import formulas
 from manualbp.core.formula import Formula
 from manualbp.core.modes import any_autocast, autocast_of
 from manualbp.core.source import HALF, in_single
-from manualbp.functional._common import apart
+from manualbp.functional._common import dealiased
 from manualbp.functional._dropout import dropout as drop_out
 from manualbp.functional._shape import cat
 
@@ -363,7 +363,7 @@ def _step(
             raise RuntimeError(
                 f"Input batch size {batch} doesn't match hidden batch size {state.shape[0]}"
             )
-    states = [apart(state, input) for state in states]
-    states[1:] = [apart(c, states[0]) for c in states[1:]]
+    states = [dealiased(state, input) for state in states]
+    states[1:] = [dealiased(c, states[0]) for c in states[1:]]
     after = _in_opmath(formula, (input, *states, *weights, (batch,), False, *options))
     return after[1 : 1 + len(states)]

@@ -29,8 +29,8 @@ def walk(tape: Any, start: int, gradient: Tensor) -> Gradients:
     arrived: dict[int, Tensor | None] = {start: gradient}
     for i in range(start // OUTPUTS, -1, -1):
         formula, codes = tape._formulas[i], tape._codes[i]
-        asked, trusted = formula.derivation.asked, _trusted(formula)
-        numbers = range(i * OUTPUTS, i * OUTPUTS + len(asked))
+        outputs, trusted = formula.derivation.differentiable_outputs, _trusted(formula)
+        numbers = range(i * OUTPUTS, i * OUTPUTS + len(outputs))
         incoming = [arrived.pop(n, None) for n in numbers]
         if all(g is None for g in incoming):
             continue
@@ -80,8 +80,8 @@ def _source(tape: Any, start: int) -> tuple[str, dict[str, Any]]:
     lines += [f"A, g{start} = tape._autocasts, gradient"]
     for i in range(start // OUTPUTS, -1, -1):
         formula, codes = tape._formulas[i], tape._codes[i]
-        asked, trusted = formula.derivation.asked, _trusted(formula)
-        arrived = [slot for slot in range(len(asked)) if i * OUTPUTS + slot in given]
+        outputs, trusted = formula.derivation.differentiable_outputs, _trusted(formula)
+        arrived = [slot for slot in range(len(outputs)) if i * OUTPUTS + slot in given]
         if not arrived:
             continue
         space |= {f"formula{i}": formula, f"rules{i}": formula.derivation.gradients}
@@ -90,7 +90,7 @@ def _source(tape: Any, start: int) -> tuple[str, dict[str, Any]]:
         lines += [f"if kept is None: tape._freed({i})"]
         lines += [f"if versions(kept) != V[{i}]: tape._changed({i})"]
         incoming = []
-        for slot in range(len(asked)):
+        for slot in range(len(outputs)):
             g = f"g{i * OUTPUTS + slot}"
             if slot in arrived:
                 test = f"{g}.dtype is not T[{i}][{slot}]"
@@ -200,8 +200,8 @@ def _needs(codes: tuple[int | None, ...]) -> tuple[bool, ...]:
 
 def _wanted(formula: Any, codes: tuple[int | None, ...]) -> list[tuple[int, int]]:
     """The place and number of each argument that wants a gradient and has a rule for it."""
-    arguments, wanted = formula.derivation.arguments, formula.derivation.wanted
-    return [(i, c) for i, c in enumerate(codes) if c is not None and arguments[i] in wanted]
+    arguments, differentiable = formula.derivation.arguments, formula.derivation.differentiable
+    return [(i, c) for i, c in enumerate(codes) if c is not None and arguments[i] in differentiable]
 
 
 def versions(kept: tuple[Any, ...]) -> list[int]:

@@ -17,7 +17,7 @@ from manualbp.core.graph import STRUCTURAL, name_of, structural
 from manualbp.core.modes import any_autocast, autocast_of, is_compiling, is_grad_enabled
 from manualbp.core.module_paths import RunningModules
 from manualbp.core.recording import recorder
-from manualbp.core.running import apart, of_its_own
+from manualbp.core.running import detached_if_input, without_base
 from manualbp.tape.backward import OUTPUTS, PROGRAMS, fit, form, versions, walk
 from manualbp.tape.entry import Entry
 from manualbp.tape.table import table
@@ -146,7 +146,7 @@ class Tape:
         assert derivation is not None
         codes: list[int | None] = [None] * len(arguments)
         needs = [False] * len(arguments)
-        for i in derivation.tensors:
+        for i in derivation.tensor_positions:
             value = arguments[i]
             if value is not None and isinstance(value, Tensor) and value.requires_grad:
                 codes[i] = self._number(value, formula)
@@ -157,17 +157,19 @@ class Tape:
         finally:
             _set_grad_enabled(True)
         if True not in needs:
-            return of_its_own(output, arguments)
+            return detached_if_input(output, arguments)
         number = len(self._formulas) * OUTPUTS
-        if len(derivation.asked) == 1:
+        if len(derivation.differentiable_outputs) == 1:
             output = self._noted(output, formula, arguments, number)
             outputs: tuple[Tensor, ...] = (output,)
             self._shapes.append((output.shape,))
             self._dtypes.append((output.dtype,))
         else:
             output = outputs = tuple(
-                self._noted(o, formula, arguments, number + slot) if asked else o
-                for slot, (o, asked) in enumerate(zip(output, derivation.asked, strict=True))
+                self._noted(o, formula, arguments, number + slot) if differentiable else o
+                for slot, (o, differentiable) in enumerate(
+                    zip(output, derivation.differentiable_outputs, strict=True)
+                )
             )
             self._shapes.append(tuple(o.shape for o in outputs))
             self._dtypes.append(tuple(o.dtype for o in outputs))
@@ -193,7 +195,7 @@ class Tape:
         if may_share and any(isinstance(a, Tensor) and _share(a, output) for a in arguments):
             shared = True
         elif output._is_view():
-            output = apart(output, arguments)
+            output = without_base(output, arguments)
         if output.requires_grad or (shared and any(output is a for a in arguments)):
             # It belongs to somebody else, who knows it by another history.
             output = output.detach()
