@@ -248,3 +248,22 @@ def test_the_angle_beside_true_and_false(truth):
     order = (lambda a, b: (a, b)) if truth else (lambda a, b: (b, a))
     found = slope(lambda x: F.atan2(*order(which, x)), x)
     assert_close(found, slope(lambda x: F.atan2(*order(which.double(), x)), x), **EXACT)
+
+
+@pytest.mark.parametrize("function", [F.var, F.std])
+def test_a_correction_above_the_count_is_as_infinite_as_the_value(function):
+    x = torch.randn(2, 3, dtype=torch.double, requires_grad=True)
+    with pytest.warns(UserWarning, match="degrees of freedom"):
+        value = function(x, 0, correction=3)
+    assert value.isinf().all()
+    (gradient,) = torch.autograd.grad(value.sum(), x)
+    assert not gradient.isfinite().any()
+
+
+def test_the_zero_that_a_sign_passes_back_is_a_number():
+    x = torch.tensor([-2.0], requires_grad=True)
+    for sign in (torch.sign, F.sign, F.sgn):
+        (gradient,) = torch.autograd.grad(sign(F.sqrt(x)), x)
+        assert gradient.isnan()
+    (gradient,) = torch.autograd.grad(torch.sgn(torch.sqrt(x)), x)
+    assert gradient == 0

@@ -22,6 +22,11 @@ def test_every_function_of_the_table_can_be_drawn():
 
 #: programs that once went wrong: leaves, calls, the costs
 FOUND = {
+    "a margin of nothing": (
+        ["x0 = randn(1, (2, 1, 2)).requires_grad_()"],
+        ["v1 = F.pad(x0, (0, 0), 'circular')"],
+        dict(costs=("v1",)),
+    ),
     "a second derivative where two points are one": (
         ["x0 = randn(1, (2, 1)).requires_grad_()"],
         ["v1 = torch.cdist(x0, x0, p=0.5)"],

@@ -42,6 +42,8 @@ class PadFromWithin(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, pad: tuple[int, ...], mode: str) -> Tensor:
+        if not any(pad):
+            return g.clone()
         for i, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True), start=1):
             if before or after:
                 g = _folded_back(g, g.dim() - i, before, after, mode)
