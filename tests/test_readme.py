@@ -1,23 +1,27 @@
-"""The README as its reader follows it: every snippet runs, every command does what it says."""
+"""README and docs as a reader follows them: snippets run and print what is shown, names exist."""
 
 from __future__ import annotations
 
+import doctest
 import os
 import re
 import shlex
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
-import torch
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+SNIPPET = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```)?", re.M | re.S)
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", TEXT, re.M | re.S)
+def snippets(page: Path) -> list[tuple[str, str]]:
+    """Each Python block of a page, and the text block right below it, which is what it prints."""
+    return SNIPPET.findall(page.read_text(encoding="utf-8"))
 
 
 def command(mark: str) -> str:
@@ -26,25 +30,34 @@ def command(mark: str) -> str:
     return found[1]
 
 
+RUN = [page for page in PAGES if snippets(page) and page.name != "CONTRIBUTING.md"]
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")  # Inductor's, of parts of torch
-def test_the_snippets_run_in_order(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("page", RUN, ids=lambda page: page.stem)
+def test_the_snippets_run_in_order(page: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And print what is shown below them, where "…" stands for anything."""
     names: dict[str, object] = {}
-    for block in blocks("python"):
-        exec(compile(block, "README.md", "exec"), names)
-    assert "SquaredErrorBackward" in capsys.readouterr().out
-    z = torch.randn(3, requires_grad=True)
-    names["StraightThrough"].apply(z).backward(torch.ones(3))  # type: ignore[attr-defined]
-    assert torch.equal(z.grad, torch.ones(3))
+    for code, shown in snippets(page):
+        exec(compile(code, page.name, "exec"), names)
+        printed = capsys.readouterr().out
+        how = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+        as_shown = doctest.OutputChecker().check_output(shown.replace("…", "..."), printed, how)
+        assert as_shown or not shown, (
+            f"{page.name} shows\n{shown}\nbut there was printed\n{printed}"
+        )
 
 
 @pytest.mark.slow
-def test_its_formulas_pass_a_strict_type_checker(tmp_path: Path) -> None:
+def test_formulas_pass_a_strict_type_checker(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
-    stated = [b for b in blocks("python") if re.search(r"^class \w+\(manualbp", b, re.M)]
-    assert len(stated) == 2
+    blocks = [code for page in RUN for code, _ in snippets(page)]
+    stated = [b for b in blocks if re.search(r"^class \w+\(manualbp", b, re.M)]
+    assert len(stated) == 3
     file = tmp_path / "snippets.py"
-    file.write_text("import torch\nimport manualbp\n" + "\n".join(stated), encoding="utf-8")
+    names = "import torch\nimport manualbp\nfrom torch import Tensor\n"
+    file.write_text(names + "\n".join(stated), encoding="utf-8")
     # As the package is checked, whose cache then serves.
     run = subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", str(file)],
@@ -55,10 +68,65 @@ def test_its_formulas_pass_a_strict_type_checker(tmp_path: Path) -> None:
     assert run.returncode == 0, run.stdout
 
 
-def test_each_file_it_links_to_is_there() -> None:
-    links = re.findall(r"\]\((?!http)([^)#]+)", TEXT)
-    assert links
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_each_file_it_links_to_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    links = re.findall(r"\]\((?!http|\.\./\.\./actions)([^)#]+)", text)
+    assert [link for link in links if not (page.parent / link).exists()] == []
+    scripts = re.findall(r"python (\S+\.py)", text)
+    assert [script for script in scripts if not (ROOT / script).exists()] == []
+
+
+def test_the_index_leads_to_every_page() -> None:
+    index = (ROOT / "docs/index.md").read_text(encoding="utf-8")
+    named = {name for name in re.findall(r"^([\w-]+)$", index, re.M)}
+    assert named >= {page.stem for page in (ROOT / "docs").glob("*.md")} - {"index"}
+
+
+WRITTEN = [*PAGES, ROOT / "CHANGELOG.md", *sorted((ROOT / "manualbp").rglob("*.py"))]
+
+
+def test_each_name_of_ours_that_is_written_exists() -> None:
+    """In pages, docstrings and comments: dotted names, and paths of files."""
+    missing = []
+    for file in WRITTEN:
+        text = file.read_text(encoding="utf-8")
+        for name in set(re.findall(r"(?<!ops\.)\bmanualbp(?:\.[A-Za-z_]\w*)+", text)):
+            if not known(name):
+                missing.append(f"{file.name}: {name}")
+        for path in set(re.findall(r"\b(?:manualbp|tests|docs)/[\w/]+\.\w+", text)):
+            if not (ROOT / path).exists():
+                missing.append(f"{file.name}: {path}")
+    assert not missing, missing
+
+
+def known(name: str) -> bool:
+    """Whether a dotted name leads to something; a folder's module is found without importing it."""
+    first, *rest = name.split(".")
+    found, at = import_module(first), ROOT / first
+    for part in rest:
+        at = at / part
+        if hasattr(found, part):
+            found = getattr(found, part)
+        elif at.is_dir() or at.with_suffix(".py").exists():
+            found = import_module(".".join(at.relative_to(ROOT).parts))
+        else:
+            return False
+    return True
+
+
+@pytest.mark.slow
+def test_the_pages_can_be_built(tmp_path: Path) -> None:
+    pytest.importorskip("furo")
+    pytest.importorskip("myst_parser")
+    run = subprocess.run(
+        [sys.executable, "-m", "sphinx", "-W", "-q", str(ROOT / "docs"), str(tmp_path)],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 0, run.stderr
 
 
 def test_its_two_commands_need_no_other_installation() -> None:
@@ -87,9 +155,12 @@ def test_the_first_command_trains_offline_without_a_warning(tmp_path: Path) -> N
 
 
 def changes() -> list[list[str]]:
-    lines = [line for block in blocks("console") for line in block.splitlines()]
-    commands = [line[2:].split("#")[0].split() for line in lines if line.startswith("$ python ")]
-    return [words[2:] for words in commands if words[1] == "train.py"]
+    """The arguments of each command that trains otherwise than by default."""
+    lines = [line for page in PAGES for line in page.read_text(encoding="utf-8").splitlines()]
+    commands = [
+        line.split("#")[0].split()[3:] for line in lines if line[:17] == "$ python train.py"
+    ]
+    return [arguments for arguments in commands if arguments]
 
 
 @pytest.mark.slow
