@@ -64,11 +64,17 @@ EXTREMES = [0.0, -0.0, 1e-30, -1e-30, 3.0, -3.0, 20.0, -20.0, 90.0, -90.0, 1e3, 
 EXTREMES += [torch.inf, -torch.inf, torch.nan]
 
 
-def points(case, dtype):
+#: whether 0 · ∞ of a margin is in a sum depends on how the sum is taken, in torch's kernels too
+FINITE = {"conv", "conv_transpose"}
+
+
+def points(case, dtype, kernel):
     """The arguments of a case, its special values, and extremes in its first argument."""
     values = case.inputs(dtype=dtype)
     yield values
     extreme = torch.tensor(EXTREMES, dtype=dtype)
+    if kernel.function.__name__ in FINITE:
+        extreme = extreme[extreme.isfinite()]
     if torch.is_tensor(values[0]) and values[0].is_floating_point():
         count = values[0].numel()
         for start in range(0, len(extreme), max(count, 1)):
@@ -109,7 +115,7 @@ def test_a_kernel_is_its_rule(kernel):
     assert reached()[kernel], "no case runs it: add a row to tests/cases/"
     for case in reached()[kernel]:
         for dtype in CLOSE:
-            for values in points(case, dtype):
+            for values in points(case, dtype, kernel):
                 with kernels.enabled(False):
                     try:
                         stated = results(case, values)

@@ -41,6 +41,11 @@ def transformed() -> bool:
     return not is_dynamo_compiling() and transforms_active()
 
 
+def fused(function: Any, parts: Any) -> Any:
+    """``function`` of torch's, or ``parts`` under torch.func, which has no rule for it."""
+    return parts if transformed() else function
+
+
 def may_be_differentiated() -> bool:
     """Whether autograd records, or a transform may ask for a derivative."""
     return is_grad_enabled() or transforms_active()

@@ -121,7 +121,7 @@ def _gradients(formula: Any, name: str, kernels: tuple[Any, ...]) -> str:
             continue
         condition = _or(c for m in methods for c in _conditions_for(formula, m, {}))
         if kernel.conditional:
-            lines.append(f"use{i} = ({condition}){_kernel_conditions(formula, kernel)}")
+            lines.append(f"use{i} = ({condition}) and {_kernel_conditions(formula, kernel)}True")
             condition = f"use{i}"
         if len(kernel.of) > 1:
             fused[i] = _methods_of(formula, kernel)
@@ -167,10 +167,20 @@ def _choose(formula: Any) -> str:
     return _function(
         "choose",
         _parameters(formula),
-        f"if _may_run_kernels() and _plain({', '.join(tensors)}):",
+        f"if {_any_profits(formula)}_may_run_kernels() and _plain({', '.join(tensors)}):",
         f"    return faster({given})",
         f"return gradients({given})",
     )
+
+
+def _any_profits(formula: Any) -> str:
+    """Asked first, because it costs less than to look at the tensors."""
+    kernels = [k for k in formula.kernels if formula.cls.forward not in k.of]
+    if any(k.profitable is None or "needs" in signature(k.profitable).parameters for k in kernels):
+        return ""
+    i = formula.kernels.index
+    each = (_kernel_call(formula, f"_profitable{i(k)}", k, k.profitable) for k in kernels)
+    return f"({_or(each)}) and "
 
 
 def _forward(formula: Any, kernel: Any) -> str:
@@ -180,7 +190,7 @@ def _forward(formula: Any, kernel: Any) -> str:
     return _function(
         "forward",
         formula.arguments,
-        f"if _may_run_kernels(){_kernel_conditions(formula, kernel)} and {plain}:",
+        f"if {_kernel_conditions(formula, kernel)}_may_run_kernels() and {plain}:",
         f"    return {_kernel_call(formula, f'_kernel{i}', kernel)}",
         f"return _forward({', '.join(formula.arguments)})",
     )
@@ -190,7 +200,7 @@ def _kernel_conditions(formula: Any, kernel: Any) -> str:
     i = formula.kernels.index(kernel)
     checks = {f"_profitable{i}": kernel.profitable, f"_supported{i}": kernel.supported}
     return "".join(
-        f" and {_kernel_call(formula, name, kernel, condition)}"
+        f"{_kernel_call(formula, name, kernel, condition)} and "
         for name, condition in checks.items()
         if condition
     )

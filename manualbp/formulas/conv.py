@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 
 import torch
 from torch import Size, Tensor
 from torch.nn import functional as F
 
-from manualbp.core import products
 from manualbp.core.formula import Formula
 
 __all__ = ["Conv", "ConvTranspose", "Fold", "Unfold"]
@@ -274,8 +273,10 @@ def _correlate(
     """Σ_p w_p x_{sp + dk}ᵀ for each k: what a kernel that gives w where it sees x contributes."""
     # A convolution with w as its kernel would give it too. But w is as large as an image, and for
     # such a kernel no library has a fast way, except where there is one channel to each kernel.
-    way = _by_convolution if image.shape[1] == groups else _by_products
-    return way(windows, image, kernel, stride, padding, dilation, groups)
+    window = (kernel, stride, padding, dilation, groups)
+    if image.shape[1] == groups:
+        return _by_convolution(windows, image, *window)
+    return by_products(windows, image, *window, _seen, torch.matmul)
 
 
 def _by_convolution(
@@ -296,7 +297,7 @@ def _by_convolution(
     return _first(found, kernel).reshape(n, windows.shape[1], 1, *kernel).sum(0)
 
 
-def _by_products(
+def by_products(
     windows: Tensor,
     image: Tensor,
     kernel: Sequence[int],
@@ -304,6 +305,8 @@ def _by_products(
     padding: Sequence[int],
     dilation: Sequence[int],
     groups: int,
+    seen: Callable[[Tensor, int, int, int, int, int], Tensor],
+    multiply: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
     """One matrix product: w_p in the columns of the one factor, all that it saw in the other's.
 
@@ -317,14 +320,14 @@ def _by_products(
 
     def product(w: Tensor, x: Tensor) -> Tensor:
         for axis, (count, k, s, d) in axes:
-            x = _seen(x, axis, count, k, s, d)
+            x = seen(x, axis, count, k, s, d)
         rows = w.shape[0] * math.prod(positions)
         x = x.movedim(len(axes) + 1, -1).reshape(
             *w.shape[:1], *positions, *kernel, groups, channels
         )
         x = x.movedim(-2, 0).reshape(groups, rows, math.prod(kernel) * channels)
         w = w.transpose(0, 1).reshape(groups, outputs, rows)
-        return w @ x if groups > 1 else products.matmul(w[0], x[0])
+        return w @ x if groups > 1 else multiply(w[0], x[0])
 
     # Some examples at a time, for the windows of all of them together may be too many to lay out.
     step = max(1, COLUMNS // max(1, math.prod((*positions, *kernel, image.shape[-1]))))
@@ -335,10 +338,7 @@ def _by_products(
 
 def _seen(x: Tensor, axis: int, count: int, k: int, s: int, d: int) -> Tensor:
     """The k entries of an axis that each of the windows sees, in a further axis at the end."""
-    if not torch.is_grad_enabled():
-        x = x.unfold(axis, d * (k - 1) + 1, s).narrow(axis, 0, count)
-        return x if d == 1 else x[..., ::d]
-    # To be differentiated, copied: the derivative of Tensor.unfold has no batching rule.
+    # Not Tensor.unfold, the derivative of which has no rule for vmap.
     before, last = (slice(None),) * axis, s * (count - 1) + 1
     each = ((*before, slice(d * i, d * i + last, s)) for i in range(k))
     return torch.stack([x[e] for e in each], -1)

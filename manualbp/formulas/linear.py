@@ -6,10 +6,10 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from manualbp.core import products
 from manualbp.core.formula import Formula
-from manualbp.core.modes import transformed
+from manualbp.core.modes import fused
 
 __all__ = ["Bilinear", "Linear"]
 
@@ -27,15 +27,15 @@ class Linear(Formula):
 
     @staticmethod
     def forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        return products.linear(input, weight, bias)
+        return F.linear(input, weight, bias)
 
     @staticmethod
     def grad_input(delta: Tensor, weight: Tensor) -> Tensor:
-        return products.matmul(delta, weight)
+        return delta @ weight
 
     @staticmethod
     def grad_weight(delta: Tensor, input: Tensor) -> Tensor:
-        return products.matmul(_rows(delta).mT, _rows(input))
+        return _rows(delta).mT @ _rows(input)
 
     @staticmethod
     def grad_bias(delta: Tensor) -> Tensor:
@@ -55,16 +55,12 @@ class Bilinear(Formula):
 
     @staticmethod
     def forward(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-        if not transformed():
-            return torch.bilinear(input1, input2, weight, bias)
-        z = _pairs(input1, input2) @ weight.flatten(1).mT
-        z = z.reshape(*input1.shape[:-1], weight.shape[0])
-        return z if bias is None else z + bias
+        return fused(torch.bilinear, _bilinear)(input1, input2, weight, bias)
 
     @staticmethod
     def mixed(delta: Tensor, weight: Tensor) -> Tensor:
         """Σₒ δₒ Wₒ, one matrix an example."""
-        product = products.matmul(_rows(delta), weight.flatten(1))
+        product = _rows(delta) @ weight.flatten(1)
         return product.reshape(*delta.shape[:-1], *weight.shape[1:])
 
     @staticmethod
@@ -77,7 +73,7 @@ class Bilinear(Formula):
 
     @staticmethod
     def grad_weight(delta: Tensor, input1: Tensor, input2: Tensor) -> Tensor:
-        product = products.matmul(_rows(delta).mT, _pairs(input1, input2))
+        product = _rows(delta).mT @ _pairs(input1, input2)
         return product.reshape(delta.shape[-1], input1.shape[-1], input2.shape[-1])
 
     @staticmethod
@@ -89,6 +85,12 @@ def _rows(t: Tensor) -> Tensor:
     """Every batch axis collapsed into one: (*, features) → (N, features)."""
     # Not reshape(-1, …), which cannot tell N when there are no features.
     return t if t.dim() == 2 else t.reshape(math.prod(t.shape[:-1]), t.shape[-1])
+
+
+def _bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    z = _pairs(input1, input2) @ weight.flatten(1).mT
+    z = z.reshape(*input1.shape[:-1], weight.shape[0])
+    return z if bias is None else z + bias
 
 
 def _pairs(input1: Tensor, input2: Tensor) -> Tensor:

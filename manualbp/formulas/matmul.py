@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from manualbp.core import products
 from manualbp.core.formula import Formula
 
 __all__ = ["AddMatMul", "MatMul", "MatVec"]
@@ -24,7 +23,7 @@ class MatMul(Formula):
 
     @staticmethod
     def forward(input: Tensor, other: Tensor) -> Tensor:
-        return products.matmul(input, other) if other.dim() == 2 else input @ other
+        return input @ other
 
     @staticmethod
     def grad_input(delta: Tensor, other: Tensor) -> Tensor:
@@ -108,7 +107,7 @@ def _towards_left(delta: Tensor, right: Tensor) -> Tensor:
         return delta.unsqueeze(-1) * right
     if delta.dim() < right.dim():
         return (right @ delta.unsqueeze(-1)).squeeze(-1)
-    return products.matmul(delta, right.mT) if right.dim() == 2 else delta @ right.mT
+    return delta @ right.mT
 
 
 def _towards_right(delta: Tensor, left: Tensor) -> Tensor:
@@ -119,4 +118,4 @@ def _towards_right(delta: Tensor, left: Tensor) -> Tensor:
         if left.dim() == 2 and left.dtype == delta.dtype:  # in the precision of MatVec
             return left.mT.mv(delta)
         return (left.mT @ delta.unsqueeze(-1)).squeeze(-1)
-    return products.matmul(left.mT, delta) if delta.dim() == 2 else left.mT @ delta
+    return left.mT @ delta

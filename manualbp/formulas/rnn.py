@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from manualbp.core import products
 from manualbp.core.formula import Formula
 from manualbp.core.gate import zeroed
 
@@ -50,15 +49,15 @@ class _Recurrent(Formula):
 
     @staticmethod
     def grad_input(delta: Tensor, weight_ih: Tensor) -> Tensor:
-        return products.matmul(delta, weight_ih)
+        return delta @ weight_ih
 
     @staticmethod
     def grad_weight_ih(delta: Tensor, input: Tensor) -> Tensor:
-        return products.matmul(delta.t(), input)
+        return delta.t() @ input
 
     @staticmethod
     def grad_weight_hh(echo: Tensor, before: Tensor) -> Tensor:
-        return products.matmul(echo.t(), before)
+        return echo.t() @ before
 
     @staticmethod
     def grad_bias_ih(delta: Tensor) -> Tensor:
@@ -91,7 +90,7 @@ class RNN(_Recurrent):
     ) -> tuple[Tensor, Tensor]:
         act = {"tanh": torch.tanh, "relu": torch.relu}[nonlinearity]
         states, output = _Relay(hx), []
-        z = products.linear(input, weight_ih, _sum(bias_ih, bias_hh))
+        z = F.linear(input, weight_ih, _sum(bias_ih, bias_hh))
         for (z_t,) in _steps(batch_sizes, reverse, z):
             h = states.hand_over(z_t)
             states.now = h = act(torch.addmm(z_t, h, weight_hh.t()))
@@ -155,7 +154,7 @@ class LSTM(_Recurrent):
     ) -> tuple[Tensor, ...]:
         states, memories = _Relay(hx), _Relay(cx)
         output, gates, cells = [], [], []
-        z = products.linear(input, weight_ih, _sum(bias_ih, bias_hh))
+        z = F.linear(input, weight_ih, _sum(bias_ih, bias_hh))
         for (z_t,) in _steps(batch_sizes, reverse, z):
             h, c = states.hand_over(z_t), memories.hand_over(z_t)
             gate = torch.addmm(z_t, h, weight_hh.t())
@@ -224,7 +223,7 @@ class LSTM(_Recurrent):
         reverse: bool,
     ) -> Tensor:
         # h is found again from the gates and the cells, and so need not be kept.
-        h = thought if weight_hr is None else products.linear(thought, weight_hr, None)
+        h = thought if weight_hr is None else F.linear(thought, weight_hr)
         return _before(hx, h, batch_sizes, reverse)
 
     @staticmethod
@@ -237,7 +236,7 @@ class LSTM(_Recurrent):
 
     @staticmethod
     def grad_weight_hr(back_in_time: tuple[Tensor, ...], thought: Tensor) -> Tensor:
-        return products.matmul(back_in_time[4].t(), thought)
+        return back_in_time[4].t() @ thought
 
 
 class GRU(_Recurrent):
@@ -260,7 +259,7 @@ class GRU(_Recurrent):
         reverse: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
         states, output, gates = _Relay(hx), [], []
-        z = products.linear(input, weight_ih, bias_ih)
+        z = F.linear(input, weight_ih, bias_ih)
         two = 2 * weight_hh.shape[1]
         for (z_t,) in _steps(batch_sizes, reverse, z):
             h = states.hand_over(z_t)

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 from torch.optim import optimizer as torch_optimizer
 
 from manualbp.core.modes import any_autocast, autocast_of, is_grad_enabled
-from manualbp.core.products import choose
 from manualbp.tape.guards import Guards
 from manualbp.tape.program import (
     Bound,
@@ -36,6 +35,8 @@ PIECE = 8
 STATES, PROGRAMS = 8, 64
 #: how often the same inputs may need another program before a warning
 OFTEN = 16
+#: what changes a traced step before it is compiled, each in place
+GRAPH_PASSES: list[Callable[[torch.fx.GraphModule], None]] = []
 
 
 def compile_step(
@@ -401,7 +402,8 @@ class Step:
             try:
                 from torch._inductor import config  # slow to import
 
-                choose(graph)
+                for change in GRAPH_PASSES:
+                    change(graph)
                 # Or Inductor tries out each instruction set that the processor names, for seconds.
                 with torch.no_grad(), config.patch({"cpp.vec_isa_ok": True}):
                     # Copies, so that x and y are two, and since the first call, which compiles,

@@ -1,0 +1,137 @@
+"""The rules of a convolution by oneDNN, and the gradient of many weights by a matrix product."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from manualbp import formulas
+from manualbp.formulas.conv import by_products
+from manualbp.kernels import of
+from manualbp.kernels.matmul import product
+
+aten = torch.ops.aten
+
+#: weights from which oneDNN's gradient of them takes longer than a product, up to fifteen times
+MANY = 1 << 18
+
+Gradients = tuple[Tensor | None, ...]
+
+
+def _supported(
+    needs: tuple[bool, bool, bool], g: Tensor, input: Tensor | None, weight: Tensor | None
+) -> bool:
+    """Torch asks for both factors; and what it takes of nothing forwards it may not take back."""
+    return (
+        input is not None
+        and weight is not None
+        and g.dtype is input.dtype is weight.dtype
+        and g.numel() > 0
+        and input.numel() > 0
+    )
+
+
+@of(
+    formulas.Conv.grad_input,
+    formulas.Conv.grad_weight,
+    formulas.Conv.grad_bias,
+    supported=_supported,
+)
+def conv(
+    needs: tuple[bool, bool, bool],
+    g: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Gradients:
+    window = (stride, padding, dilation, groups)
+    mine = needs[1] and _by_products(weight, groups, input)
+    mask = (needs[0], needs[1] and not mine, needs[2])
+    found = _torch(g, input, weight, *window, [0] * len(stride), False, mask)
+    if not mine:
+        return found
+    return found[0], _products(g, input, weight, *window), found[2]
+
+
+@of(
+    formulas.ConvTranspose.grad_input,
+    formulas.ConvTranspose.grad_weight,
+    formulas.ConvTranspose.grad_bias,
+    supported=_supported,
+)
+def conv_transpose(
+    needs: tuple[bool, bool, bool],
+    g: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Gradients:
+    sizes = zip(
+        g.shape[2:], input.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True
+    )
+    rest = [n - (m - 1) * s + 2 * p - d * (k - 1) - 1 for n, m, k, s, p, d in sizes]
+    window = (stride, padding, dilation, groups)
+    mine = needs[1] and _by_products(weight, groups, g)
+    mask = (needs[0], needs[1] and not mine, needs[2])
+    found = _torch(g, input, weight, *window, rest, True, mask)
+    if not mine:
+        return found
+    return found[0], _products(input, g, weight, *window), found[2]
+
+
+def _torch(
+    g: Tensor,
+    input: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+    output_padding: Sequence[int],
+    transposed: bool,
+    mask: tuple[bool, bool, bool],
+) -> Gradients:
+    return aten.convolution_backward.default(
+        g,
+        input,
+        weight,
+        [g.shape[1]],
+        stride,
+        padding,
+        dilation,
+        transposed,
+        output_padding,
+        groups,
+        mask,
+    )
+
+
+def _by_products(weight: Tensor, groups: int, image: Tensor) -> bool:
+    return weight.numel() >= MANY and image.shape[1] > groups
+
+
+def _products(
+    windows: Tensor,
+    image: Tensor,
+    weight: Tensor,
+    stride: Sequence[int],
+    padding: Sequence[int],
+    dilation: Sequence[int],
+    groups: int,
+) -> Tensor:
+    window = (weight.shape[2:], stride, padding, dilation, groups)
+    return by_products(windows, image, *window, _seen, product)
+
+
+def _seen(x: Tensor, axis: int, count: int, k: int, s: int, d: int) -> Tensor:
+    """As in the formula, without a copy."""
+    x = x.unfold(axis, d * (k - 1) + 1, s).narrow(axis, 0, count)
+    return x if d == 1 else x[..., ::d]

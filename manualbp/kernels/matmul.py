@@ -1,0 +1,206 @@
+"""Matrix products by oneDNN, where that is the faster of the two libraries that torch has.
+
+``torch.mm`` calls MKL, which on processors that are not Intel's takes about twice as long as
+oneDNN for all but small products. ``torch.backends.mkldnn.enabled = False`` leaves every product
+to ``torch.mm``.
+"""
+
+from __future__ import annotations
+
+import platform
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, library
+
+from manualbp import formulas
+from manualbp.core import modes
+from manualbp.kernels import of
+from manualbp.tape import compiled_step
+
+__all__ = ["product"]
+
+aten = torch.ops.aten
+
+#: multiplications below which oneDNN takes longer to start than it saves
+LARGE = 1 << 21
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a b, for a of shape (*, n) and a matrix b of shape (n, m), by the faster library.
+
+    For kernels: both are plain tensors on the CPU, and nobody follows what is done with them.
+    """
+    if large(a, b.shape[1]) and _one_dtype(a, b):
+        return _onednn(a, b.t(), None)
+    return a @ b
+
+
+def large(a: Tensor, columns: int) -> bool:
+    """Whether oneDNN is the faster for a product of ``a`` and a matrix of so many columns."""
+    return (
+        not modes.is_compiling()  # which would make a condition of the size
+        and a.numel() * columns >= LARGE
+        and _mkl_is_slow()
+    )
+
+
+def _one_dtype(*tensors: Tensor | None) -> bool:
+    """Whether oneDNN may multiply these, as it would without it: in single precision."""
+    return (
+        all(t is None or (t.dtype is torch.float32 and t.numel() > 0) for t in tensors)
+        and not modes.any_autocast()
+        and bool(torch.backends.mkldnn.enabled)
+        and torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    )
+
+
+# -------------------------------------------------------------------------------------- formulas
+
+
+@of(
+    formulas.Linear.forward,
+    profitable=lambda input, weight: large(input, weight.shape[0]),
+    supported=lambda input, weight, bias: (
+        weight.dim() == 2
+        and _one_dtype(input, weight, bias)
+        and (bias is None or bias.shape == weight.shape[:1])
+    ),
+)
+def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    return _onednn(input, weight, bias)
+
+
+@of(
+    formulas.Linear.grad_input,
+    formulas.Linear.grad_weight,
+    profitable=lambda g, input, weight: large(g, _or(weight, input).shape[-1]),
+    supported=lambda g, input, weight: _one_dtype(g, input, weight),
+)
+def linear_back(
+    needs: tuple[bool, bool], g: Tensor, input: Tensor | None, weight: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    rows = g.reshape(-1, g.shape[-1])
+    return (
+        _onednn(g, weight.t(), None) if needs[0] and weight is not None else None,
+        _onednn(rows.t(), input.reshape(-1, input.shape[-1]).t(), None)
+        if needs[1] and input is not None
+        else None,
+    )
+
+
+@of(
+    formulas.MatMul.forward,
+    profitable=lambda input, other: large(input, other.shape[-1]),
+    supported=lambda input, other: (
+        other.dim() == 2 and input.dim() > 0 and _one_dtype(input, other)
+    ),
+)
+def matmul(input: Tensor, other: Tensor) -> Tensor:
+    return _onednn(input, other.t(), None)
+
+
+@of(
+    formulas.MatMul.grad_input,
+    formulas.MatMul.grad_other,
+    profitable=lambda g, input, other: large(g, _inner(input, other)),
+    supported=lambda g, input, other: _matrices(g, input, other) and _one_dtype(g, input, other),
+)
+def matmul_back(
+    needs: tuple[bool, bool], g: Tensor, input: Tensor | None, other: Tensor | None
+) -> tuple[Tensor | None, ...]:
+    return (
+        _onednn(g, other, None) if needs[0] and other is not None else None,
+        _onednn(input.t(), g.t(), None) if needs[1] and input is not None else None,
+    )
+
+
+def _matrices(*tensors: Tensor | None) -> bool:
+    return all(t is None or t.dim() == 2 for t in tensors)
+
+
+def _inner(input: Tensor | None, other: Tensor | None) -> int:
+    """How many products are summed in each entry of A B."""
+    return input.shape[-1] if input is not None else _or(other, input).shape[0]
+
+
+def _or(one: Tensor | None, other: Tensor | None) -> Tensor:
+    """Each rule keeps one factor: that which is there."""
+    found = other if one is None else one
+    assert found is not None
+    return found
+
+
+# --------------------------------------------------------------------------------------- oneDNN
+
+
+def _onednn(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
+    a, b = _separate(a), _separate(b)
+    # The operator takes a bias for contiguous, whatever its strides.
+    bias = None if bias is None else bias.contiguous()
+    return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
+
+
+def _separate(t: Tensor) -> Tensor:
+    """``t``, copied if entries of it share memory, as windows do: oneDNN refuses such strides."""
+    reach = 0
+    for stride, size in sorted(zip(t.stride(), t.shape, strict=True)):
+        if size > 1 and stride <= reach:
+            return t.contiguous()
+        reach += stride * (size - 1)
+    return t
+
+
+@cache
+def _mkl_is_slow() -> bool:
+    """Whether torch multiplies with MKL on another maker's processor, and has oneDNN too."""
+    mkl, onednn = torch.backends.mkl.is_available(), torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not (mkl and onednn):
+        return False
+    description = Path("/proc/cpuinfo")
+    processor = description.read_text() if description.exists() else platform.processor()
+    return "Intel" not in processor
+
+
+# ------------------------------------------------------------------------------ traced programs
+
+
+def choose(graph: torch.fx.GraphModule) -> None:
+    """Let oneDNN compute those float32 products on the CPU that it computes faster, in place."""
+    if not (modes.kernels_enabled and _mkl_is_slow() and torch.backends.mkldnn.enabled):
+        return
+    for node in graph.graph.nodes:
+        if node.target not in (aten.mm.default, aten.addmm.default) or node.kwargs:
+            continue
+        bias, (a, b) = (None if len(node.args) == 2 else node.args[0]), node.args[-2:]
+        left, right = a.meta["val"], b.meta["val"]
+        plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (left, right))
+        if not plain or (bias is not None and bias.meta["val"].shape != right.shape[1:]):
+            continue
+        if left.numel() * right.shape[1] >= LARGE:
+            with graph.graph.inserting_before(node):
+                product = graph.graph.call_function(_operator(), (a, b, bias))
+            product.meta = dict(node.meta)
+            node.replace_all_uses_with(product)
+            graph.graph.erase_node(node)
+    graph.recompile()
+
+
+@cache
+def _operator() -> Any:
+    """``product(a, b, bias)``: a b + bias by oneDNN, as an operator that Inductor leaves alone."""
+    ours = library.Library("manualbp", "FRAGMENT")  # type: ignore[no-untyped-call]
+    ours.define("product(Tensor a, Tensor b, Tensor? bias) -> Tensor")  # type: ignore[no-untyped-call]
+    ours.impl("product", lambda a, b, bias: _onednn(a, b.t(), bias), "CPU")  # type: ignore[no-untyped-call]
+    library.register_fake(
+        "manualbp::product", lambda a, b, bias: a.new_empty(a.shape[0], b.shape[1]), lib=ours
+    )
+    _libraries.append(ours)  # which takes its operators with it when it goes
+    return torch.ops.manualbp.product.default
+
+
+_libraries: list[Any] = []
+
+compiled_step.GRAPH_PASSES.append(choose)
