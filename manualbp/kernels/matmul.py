@@ -76,7 +76,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
 @of(
     formulas.Linear.grad_input,
     formulas.Linear.grad_weight,
-    profitable=lambda g, input, weight: large(g, _or(weight, input).shape[-1]),
+    profitable=lambda g, input, weight: large(g, _columns(weight, input)),
     supported=lambda g, input, weight: _one_dtype(g, input, weight),
 )
 def linear_back(
@@ -121,16 +121,15 @@ def _matrices(*tensors: Tensor | None) -> bool:
     return all(t is None or t.dim() == 2 for t in tensors)
 
 
+def _columns(one: Tensor | None, other: Tensor | None) -> int:
+    """Of the factor that is there, since each rule keeps one; 0 where both are not."""
+    found = other if one is None else one
+    return 0 if found is None else found.shape[-1]
+
+
 def _inner(input: Tensor | None, other: Tensor | None) -> int:
     """How many products are summed in each entry of A B."""
-    return input.shape[-1] if input is not None else _or(other, input).shape[0]
-
-
-def _or(one: Tensor | None, other: Tensor | None) -> Tensor:
-    """Each rule keeps one factor: that which is there."""
-    found = other if one is None else one
-    assert found is not None
-    return found
+    return _columns(input, None) if other is None else other.shape[max(other.dim() - 2, 0)]
 
 
 # --------------------------------------------------------------------------------------- oneDNN
