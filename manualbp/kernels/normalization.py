@@ -50,6 +50,8 @@ def batch_norm(
     rstd: Tensor,
     weight: Tensor | None,
 ) -> Gradients:
+    # Torch's kernel takes a weight as contiguous, whatever its strides.
+    weight = None if weight is None else weight.contiguous()
     # The running statistics and ε are for evaluation alone.
     return aten.native_batch_norm_backward.default(
         g_output, input, weight, None, None, mean, rstd, True, 0.0, needs
