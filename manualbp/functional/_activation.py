@@ -10,7 +10,7 @@ from torch.nn import functional as torch_functional
 
 from manualbp import formulas
 from manualbp.core.formula import Formula
-from manualbp.functional._common import inplace_
+from manualbp.tape.in_place import inplace_
 
 __all__ = [
     "celu",

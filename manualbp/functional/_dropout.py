@@ -8,7 +8,7 @@ from torch import Tensor
 
 from manualbp import formulas
 from manualbp.core.formula import Formula
-from manualbp.functional._common import inplace_
+from manualbp.tape.in_place import inplace_
 
 __all__ = [
     "alpha_dropout",

@@ -6,6 +6,7 @@ import inspect
 import sys
 import types
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from functools import cache, wraps
 from typing import Any, ParamSpec, TypeVar
 
@@ -30,7 +31,7 @@ from manualbp.core.modes import (
     without_autocast,
 )
 from manualbp.core.recording import recorder
-from manualbp.tape.tape import overwrite, unhooked, writable
+from manualbp.tape.in_place import overwrite, prepare_write
 
 Call = Callable[..., Any]
 Parameters = ParamSpec("Parameters")
@@ -96,7 +97,7 @@ class by_formula(TorchFunctionMode):
             finally:
                 self._entered.pop()
         if recorder.get() is not None and args and isinstance(args[0], Tensor) and _writes(func):
-            writable(args[0])
+            prepare_write(args[0])
         return func(*args, **kwargs)
 
 
@@ -327,20 +328,19 @@ def _in_place(name: str, ours: Call) -> Call:
             raise NotImplementedError(f"{name}_: of a tensor that is read while it is written to")
         if kwargs.get("dtype", input.dtype) is not input.dtype:
             raise NotImplementedError(f"{name}_: in another dtype than that of its input")
-        # A formula is a function of its inputs, so it gets a copy that nobody overwrites; the
-        # rules of a sum alone do not look at them.
-        given = unhooked(input)
-        given = given if name in ("add", "sub") else given.clone()
-        if any_autocast():  # it changes the dtype of no operation in place
-            with without_autocast(input):
+
+        def value(given: Tensor) -> Tensor:
+            # An autocast changes the dtype of no operation in place.
+            with without_autocast(input) if any_autocast() else nullcontext():
                 output = ours(given, *args, **kwargs)
-        else:
-            output = ours(given, *args, **kwargs)
-        if output is given:
-            return input
-        if output.shape != input.shape or not torch.can_cast(output.dtype, input.dtype):
-            raise NotImplementedError(f"{name}_: the result does not fit in the place of its input")
-        return overwrite(input, output)
+            if output.shape != input.shape or not torch.can_cast(output.dtype, input.dtype):
+                raise NotImplementedError(
+                    f"{name}_: the result does not fit in the place of its input"
+                )
+            return output
+
+        # The rules of a sum save no argument.
+        return overwrite(input, value, saves_input=name not in ("add", "sub"))
 
     return run
 

@@ -9,12 +9,11 @@ from typing import Any, NoReturn
 
 import torch
 from torch import Size, Tensor, distributed
-from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 from torch.autograd.graph import GradientEdge
 
 from manualbp.core.formula import Formula
 from manualbp.core.graph import STRUCTURAL, name_of, structural
-from manualbp.core.modes import any_autocast, autocast_of, is_compiling, is_grad_enabled
+from manualbp.core.modes import any_autocast, autocast_of, is_grad_enabled
 from manualbp.core.module_paths import RunningModules
 from manualbp.core.recording import recorder
 from manualbp.core.running import detached_if_input, without_base
@@ -58,10 +57,10 @@ def _raise_no_retained(*_: Any, **__: Any) -> NoReturn:
     )
 
 
-_NO_HISTORY = _NoHistory()
+NO_HISTORY = _NoHistory()
 
 #: in the place of a version, which it never equals: torch made another value of it in place
-_REPLACED = -1
+REPLACED = -1
 
 
 class Tape:
@@ -203,7 +202,7 @@ class Tape:
             output.requires_grad_()
             taped = (self._identity, number, output._version, shared)
             output._taped = taped  # type: ignore[attr-defined]
-            output._backward_hooks = _NO_HISTORY
+            output._backward_hooks = NO_HISTORY
             output.retain_grad = _raise_no_retained  # type: ignore[method-assign]
         return output
 
@@ -247,7 +246,7 @@ class Tape:
         """Raise where a value of this tape is no longer what the tape takes it for."""
         _, number, version, shared = value._taped
         entry, slot = divmod(number, OUTPUTS)
-        if version == _REPLACED:
+        if version == REPLACED:
             # Views made before still lead here; but as a leaf it is another value.
             if value.is_leaf and value.requires_grad:
                 raise TapeError(
@@ -499,55 +498,6 @@ def _accumulate(leaf: Tensor, grad: Tensor, own: bool) -> None:
         if not own or grad.stride() != leaf.stride():
             grad = torch.empty_like(leaf, requires_grad=False).copy_(grad)
         leaf.grad = grad
-
-
-def overwrite(input: Tensor, output: Tensor) -> Tensor:
-    """Let ``input`` hold the value of ``output`` and stand in its place, as after ``relu_``."""
-    writable(input)
-    return input.copy_(output)
-
-
-def unhooked(input: Tensor) -> Tensor:
-    """``input``; of a view with hooks the view as autograd makes it anew when it is written to.
-
-    Autograd then goes on from the base, past the hooks that the view had before.
-    """
-    if is_compiling() or not input._backward_hooks:
-        return input
-    base = input._base
-    if base is None:
-        return input
-    return base.as_strided(input.shape, input.stride(), input.storage_offset())
-
-
-def writable(input: Tensor) -> None:
-    """Let torch write to ``input`` where it, or what it is a view of, is a value on a tape.
-
-    Torch writes to no leaf, but to what a leaf was copied to. What is in the graph already goes on
-    from the leaf, and from here on the tensor is another value. Nothing is written yet, so its
-    version stays: autograd would make the views of another version anew, without their hooks.
-    """
-    if not is_grad_enabled():
-        return
-    base = input if input._base is None else input._base
-    for tensor in (input, base):
-        taped = getattr(tensor, "_taped", None)
-        if taped is not None and taped[3] and tensor.is_leaf:
-            raise TapeError(
-                "a value that shares its memory with an argument of the formula that returned it "
-                "cannot be changed in place: the argument would change with it; change a copy"
-            )
-    taped = getattr(base, "_taped", None)
-    if taped is None or not base.is_leaf or not base.requires_grad:
-        return
-    value = base.detach().requires_grad_()
-    value._taped, value._backward_hooks = taped, _NO_HISTORY  # type: ignore[attr-defined]
-    base._taped = (*taped[:2], _REPLACED, False)  # type: ignore[attr-defined]
-    base.requires_grad_(False)
-    with _unsafe_preserve_version_counter(base):
-        base.copy_(value)
-    base._backward_hooks = None
-    del base.retain_grad
 
 
 def _written(value: str, name: str) -> TapeError:
