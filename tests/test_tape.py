@@ -159,7 +159,7 @@ def test_values_are_let_go_unless_kept():
         assert tape[-1].bytes > 0
         tape.backprop(cost)
         first = net[1].weight.grad.clone()
-        assert (tape[-1].kept is None) != keep
+        assert (tape[-1].saved is None) != keep
         if keep:
             tape.backprop(cost)
             assert torch.equal(net[1].weight.grad, 2 * first)
@@ -209,7 +209,7 @@ def test_each_entry_can_be_read():
     assert first.path == "1" and sigmoid.path == "2"
     assert first.inputs["weight"] is net[1].weight
     assert torch.equal(sigmoid.outputs[0], torch.sigmoid(first.outputs[0]))
-    delta = first.incoming[0]
+    delta = first.grad_outputs[0]
     assert torch.equal(first.gradients["weight"], delta.mT @ input.flatten(1))
     assert torch.equal(first.gradients["bias"], delta.sum(0))
     assert torch.equal(sigmoid.gradients["input"], delta)

@@ -16,25 +16,25 @@ from torch.optim import optimizer as torch_optimizer
 from manualbp.core.modes import any_autocast, autocast_of, is_grad_enabled
 from manualbp.tape.guards import Guards
 from manualbp.tape.program import (
-    Bound,
+    IndexBound,
     Program,
     Replay,
     bounds_of,
     copies,
-    explain,
     layout,
     memory_of,
     prune,
+    raise_explained,
 )
 from manualbp.tape.tape import Tape
 from manualbp.tape.updates import Parameter, refuse_options, update_of
 
 #: steps of one program at most: each takes the compiler seconds, and more of them gain nothing
-PIECE = 8
+STEPS_PER_PROGRAM = 8
 #: how many states of network and optimizer are known at a time, and how many programs
 STATES, PROGRAMS = 8, 64
 #: how often the same inputs may need another program before a warning
-OFTEN = 16
+RETRACES_BEFORE_WARNING = 16
 #: what changes a traced step before it is compiled, each in place
 GRAPH_PASSES: list[Callable[[torch.fx.GraphModule], None]] = []
 
@@ -45,7 +45,7 @@ def compile_step(
     optimizer: torch.optim.Optimizer,
     *,
     compiler: bool = True,
-) -> Step:
+) -> CompiledStep:
     """One training step as one compiled program: ``cost = step(x, y)``.
 
     The step is run once on a :class:`~manualbp.Tape` with tensors that only have a shape. That
@@ -75,10 +75,10 @@ def compile_step(
     Raises:
         TypeError: another optimizer, or an option of it that a program cannot have.
     """
-    return Step(net, criterion, optimizer, compiler=compiler)
+    return CompiledStep(net, criterion, optimizer, compiler=compiler)
 
 
-class Step:
+class CompiledStep:
     """See :func:`compile_step`."""
 
     def __init__(
@@ -97,12 +97,12 @@ class Step:
         self._programs: dict[Any, Program] = {}
         self._traced: Counter[Any] = Counter()
         #: what a forward pass has written to while it was traced, the last time
-        self._written: str | None = None
+        self._attribute_written: str | None = None
         #: why programs run uncompiled: the compiler's own words, or None where they do not
         self.uncompiled: str | None = None
 
     @property
-    def made(self) -> bool:
+    def has_program(self) -> bool:
         """Whether there is a program yet: the first step makes it, or the optimizer's state."""
         return bool(self._programs)
 
@@ -115,7 +115,7 @@ class Step:
                 depends on values in Python, or writes to attributes.
         """
         cost = self._run(x, y, None)
-        return self._first(x, y) if cost is None else cost
+        return self._eager_step(x, y) if cost is None else cost
 
     def many(self, xs: Tensor, ys: Tensor) -> Tensor:
         """Train on several batches of one size in one call, one after the other.
@@ -133,13 +133,13 @@ class Step:
                 f"and one at least; got {len(xs)} and {len(ys)}"
             )
         # Programs of one length and of one step, or each remainder would have its own.
-        length, at, costs = min(len(xs), PIECE), 0, []
+        length, at, costs = min(len(xs), STEPS_PER_PROGRAM), 0, []
         while at < len(xs):
             steps = length if at + length <= len(xs) else 1
-            piece = self._run(xs[at : at + steps], ys[at : at + steps], steps)
-            if piece is None:
-                steps, piece = 1, self._first(xs[at], ys[at]).reshape(1)
-            costs.append(piece)
+            part = self._run(xs[at : at + steps], ys[at : at + steps], steps)
+            if part is None:
+                steps, part = 1, self._eager_step(xs[at], ys[at]).reshape(1)
+            costs.append(part)
             at += steps
         return costs[0] if len(costs) == 1 else torch.cat(costs)
 
@@ -161,7 +161,7 @@ class Step:
         """One batch, or ``steps`` of them along a first axis; None where no program can do it."""
         state = self._state
         if state is None or not state.guards.hold():
-            state = self._find()
+            state = self._find_state()
         if not (isinstance(xs, Tensor) and isinstance(ys, Tensor)):
             raise TypeError(
                 f"x, y: expected a tensor each, got {type(xs).__name__} and {type(ys).__name__}"
@@ -184,7 +184,7 @@ class Step:
         )
         call = state.calls.get(key)
         if call is None:
-            call = self._call(state, key, xs, ys, steps)
+            call = self._make_call(state, key, xs, ys, steps)
             if call is None:
                 return None
         if xs.requires_grad or ys.requires_grad:
@@ -208,7 +208,7 @@ class Step:
         self._optimizer._opt_called = True  # type: ignore[attr-defined] # as schedulers ask
         return costs
 
-    def _find(self) -> _State:
+    def _find_state(self) -> _State:
         """What network and optimizer are like now: as they have been before, or anew."""
         last = self._state
         for state in self._states:
@@ -222,23 +222,23 @@ class Step:
         self._states = deque([self._state, *kept], maxlen=STATES)
         return self._state
 
-    def _call(
+    def _make_call(
         self, state: _State, key: Any, xs: Tensor, ys: Tensor, steps: int | None
     ) -> _Call | None:
         """A program for such inputs, from those that there are or anew; None: not yet."""
         _refuse_gradient(xs, ys)
         structure = key[-1]
-        if any(map(self._update.names, structure)) and not self._optimizer.state:
+        if any(map(self._update.state_names, structure)) and not self._optimizer.state:
             return None  # without any state, the first step is the optimizer's own
         traced = self._trace(state, structure, xs, ys, steps)
         if traced is None:
             return None
         self._traced[key] += 1
-        if self._traced[key] == OFTEN:
+        if self._traced[key] == RETRACES_BEFORE_WARNING:
             warnings.warn(
-                f"compile_step has traced {OFTEN} programs for inputs of the same kind. The last "
-                f"one because {state.reason}. Where that changes from step to step, keep it in a "
-                f"tensor, or out of the modules",
+                f"compile_step has traced {RETRACES_BEFORE_WARNING} programs for inputs of the "
+                f"same kind. The last one because {state.reason}. Where that changes from step "
+                f"to step, keep it in a tensor, or out of the modules",
                 stacklevel=4,
             )
         bounds = bounds_of(traced.graph) if xs.device.type == "cpu" else []
@@ -256,7 +256,7 @@ class Step:
         state.calls[key] = call
         return call
 
-    def _first(self, x: Tensor, y: Tensor) -> Tensor:
+    def _eager_step(self, x: Tensor, y: Tensor) -> Tensor:
         """A step without a program, in which torch itself makes the state of its optimizer."""
         self._optimizer.zero_grad()
         with Tape() as tape:
@@ -296,8 +296,8 @@ class Step:
                         if value is leaves[i]:
                             continue
                         # As in forward: self.running = 0.9 * self.running + …
-                        if not _fits(value, tensors[i]) or id(container) not in buffers:
-                            raise _Written(f"the tensor {key!r}")
+                        if not _same_metadata(value, tensors[i]) or id(container) not in buffers:
+                            raise _AttributeWritten(f"the tensor {key!r}")
                         tensors[i].copy_(value)
                     numbers = update.rows(rate, len(structure), state.parameters)
                     used.clear()
@@ -306,8 +306,8 @@ class Step:
                         if g is None:  # torch's optimizers leave such a parameter alone
                             continue
                         own = {name: tensors[at] for name, at in p.state.items()}
-                        if not update.names(structure[p.group]) <= own.keys():
-                            raise _Unready
+                        if not update.state_names(structure[p.group]) <= own.keys():
+                            raise _StateMissing
                         update.apply(tensors[p.place], g, own, numbers[i], structure[p.group])
                         used.append(i)
                 costs.append(cost.detach())
@@ -326,19 +326,19 @@ class Step:
             torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device)
             for t in (xs, ys)
         ]
-        drawn = _random_states()
+        random_states = _random_states()
         try:
             # Fake tensors: nothing is computed, so nothing is updated either.
             graph = make_fx(whole, tracing_mode="fake")(
                 *guards.aliases, rates.to(xs.device), *inputs
             )
-        except _Unready:
+        except _StateMissing:
             return None
-        except _Written as written:
+        except _AttributeWritten as written:
             self._reject(str(written))
             return None
         except Exception as error:
-            explain(error)
+            raise_explained(error)
             raise
         finally:
             guards.swap(guards.tensors)
@@ -347,22 +347,22 @@ class Step:
         if left is not None:
             self._reject(left)
             return None
-        if _random_states() != drawn:
+        if _random_states() != random_states:
             raise RuntimeError(
                 "the forward pass draws numbers from Python's or NumPy's random, which in a "
                 "program would be the same at each step: draw them with torch"
             )
-        self._written = None
+        self._attribute_written = None
         return _Traced(graph, prune(graph, len(guards.aliases)), used)
 
     def _reject(self, what: str) -> None:
         """Once may be a cache being filled: a step without a program lets that happen."""
-        if self._written is not None:
+        if self._attribute_written is not None:
             raise RuntimeError(
                 f"the forward pass writes to attributes at each step ({what}), which a program "
                 f"does not: keep it in a buffer, or train on a manualbp.Tape"
             )
-        self._written = what
+        self._attribute_written = what
 
     def _program(
         self, state: _State, traced: _Traced, key: Any, xs: Tensor, ys: Tensor, steps: int | None
@@ -424,11 +424,11 @@ class Step:
         return program
 
 
-class _Unready(Exception):
+class _StateMissing(Exception):
     """The optimizer has yet to make the state of a parameter that gets a gradient."""
 
 
-class _Written(Exception):
+class _AttributeWritten(Exception):
     """The forward pass has put another tensor where there was one."""
 
 
@@ -446,7 +446,7 @@ class _Call(NamedTuple):
     tensors: list[Tensor]
     #: the optimizer's own counts of steps, one for each parameter that it updates
     counters: list[Tensor]
-    bounds: list[Bound]
+    bounds: list[IndexBound]
 
 
 class _State:
@@ -504,7 +504,7 @@ class _State:
         self.precision = torch.float64 if double else torch.float32
 
 
-def _fits(value: Any, place: Tensor) -> bool:
+def _same_metadata(value: Any, place: Tensor) -> bool:
     return isinstance(value, Tensor) and value.shape == place.shape and value.dtype == place.dtype
 
 

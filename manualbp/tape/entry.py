@@ -14,24 +14,24 @@ class Entry:
     """
 
     def __init__(self, tape: Any, index: int) -> None:
-        reading = tape._readings.get(index, {})
+        record = tape._records.get(index, {})
         self.formula: Any = tape._formulas[index]
-        #: where its arguments came from: see :data:`manualbp.tape.backward.OUTPUTS`
-        self.codes = tape._codes[index]
+        #: where its arguments came from: see :data:`manualbp.tape.backward.MAX_OUTPUTS`
+        self.sources = tape._sources[index]
         #: the path of the module that called it, in the network (kept)
-        self.path: str = reading.get("path", "")
+        self.path: str = record.get("path", "")
         #: its arguments by name (kept; of torch's own operations not)
-        self.inputs: dict[str, Any] = reading.get("inputs", {})
+        self.inputs: dict[str, Any] = record.get("inputs", {})
         #: its values (kept; of torch's own operations the last one's)
-        self.outputs: tuple[Tensor, ...] = reading.get("outputs", ())
+        self.outputs: tuple[Tensor, ...] = record.get("outputs", ())
         #: the shapes of its values
         self.shapes: tuple[Size, ...] = tape._shapes[index]
-        #: what its rules need of inputs and outputs; None once it has been let go
-        self.kept: tuple[Any, ...] | None = tape._kept[index]
-        #: the gradients that arrived from above, one an output (kept, after backprop)
-        self.incoming: tuple[Tensor | None, ...] = reading.get("incoming", ())
-        #: the gradients that its rules gave, one an argument (kept, after backprop)
-        self.given: tuple[Tensor | None, ...] = reading.get("given", ())
+        #: what its rules need of inputs and outputs; None once it has been freed
+        self.saved: tuple[Any, ...] | None = tape._saved[index]
+        #: ∂C/∂output for each output (kept, after backprop)
+        self.grad_outputs: tuple[Tensor | None, ...] = record.get("grad_outputs", ())
+        #: ∂C/∂argument for each argument, as the rules returned it (kept, after backprop)
+        self.grad_inputs: tuple[Tensor | None, ...] = record.get("grad_inputs", ())
 
     @property
     def name(self) -> str:
@@ -39,14 +39,14 @@ class Entry:
 
     @property
     def gradients(self) -> dict[str, Tensor]:
-        """What the rules gave, by argument."""
-        pairs = zip(self.formula.derivation.arguments, self.given, strict=False)
+        """What the rules returned, by argument."""
+        pairs = zip(self.formula.derivation.arguments, self.grad_inputs, strict=False)
         return {name: gradient for name, gradient in pairs if gradient is not None}
 
     @property
     def bytes(self) -> int:
-        """What it keeps for the way back, in bytes."""
-        return sum({id(v): v.nbytes for v in self.kept or () if isinstance(v, Tensor)}.values())
+        """What it saves for the backward pass, in bytes."""
+        return sum({id(v): v.nbytes for v in self.saved or () if isinstance(v, Tensor)}.values())
 
     def __repr__(self) -> str:
         return f"<{self.name} {self.path or ''}→ {', '.join(str(tuple(s)) for s in self.shapes)}>"

@@ -42,7 +42,7 @@ class Replay:
         return self._costs.clone()
 
 
-class Bound(NamedTuple):
+class IndexBound(NamedTuple):
     """That an input holds indices of something of so many."""
 
     name: str
@@ -93,7 +93,7 @@ _MOVES = (
 ).split()
 
 
-def bounds_of(graph: torch.fx.GraphModule) -> list[Bound]:
+def bounds_of(graph: torch.fx.GraphModule) -> list[IndexBound]:
     """What inputs have to hold because they are used as indices, as they come."""
     nodes = graph.graph.nodes
     *_, x, y = (node for node in nodes if node.op == "placeholder")
@@ -112,7 +112,7 @@ def bounds_of(graph: torch.fx.GraphModule) -> list[Bound]:
         while indices not in (x, y) and _name(indices) in _MOVES:
             indices = indices.args[0]
         if indices in (x, y):
-            found.append(Bound("x" if indices is x else "y", size, ignored))
+            found.append(IndexBound("x" if indices is x else "y", size, ignored))
     return list(dict.fromkeys(found))
 
 
@@ -156,7 +156,7 @@ def copies(tensors: Iterable[Tensor]) -> list[Tensor]:
     return copies
 
 
-def explain(error: Exception) -> None:
+def raise_explained(error: Exception) -> None:
     """Say in other words what torch's tracer says of values, which a program does not have."""
     kind, said = type(error).__name__, str(error)
     if kind.startswith(("DataDependent", "DynamicOutputShape", "GuardOnDataDependent")):

@@ -7,7 +7,7 @@ from typing import Any
 
 from manualbp.core.docstrings import stated
 from manualbp.core.text import columns
-from manualbp.tape.backward import OUTPUTS
+from manualbp.tape.backward import MAX_OUTPUTS
 
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
@@ -23,16 +23,16 @@ def table(entries: Sequence[Any]) -> str:
         entry = entries[index]
         lines = stated(entry.formula)
         shape = "×".join(map(str, entry.shapes[0])) or "number"
-        kept = "let go" if entry.kept is None else _size(entry.bytes)
-        rows.append([names[index], entry.name, entry.path, shape, kept, lines["output"], ""])
+        saved = "let go" if entry.saved is None else _size(entry.bytes)
+        rows.append([names[index], entry.name, entry.path, shape, saved, lines["output"], ""])
         for i, (argument, source) in enumerate(_arguments(entry)):
             if source is None:
                 continue
             symbol = lines["symbols"].get(argument, argument)
-            target = names[source // OUTPUTS] if source >= 0 else symbol + layers[index]
+            target = names[source // MAX_OUTPUTS] if source >= 0 else symbol + layers[index]
             norm = ""
-            if entry.given and entry.given[i] is not None:
-                norm = f"‖∂C/∂{target}‖ = {entry.given[i].norm().item():.2e}"
+            if entry.grad_inputs and entry.grad_inputs[i] is not None:
+                norm = f"‖∂C/∂{target}‖ = {entry.grad_inputs[i].norm().item():.2e}"
             rows.append(
                 ["", "", "", "", "", lines["rules"].get(argument, ""), norm or f"→ {target}"]
             )
@@ -41,7 +41,7 @@ def table(entries: Sequence[Any]) -> str:
 
 
 def _arguments(entry: Any) -> list[tuple[str, Any]]:
-    return list(zip(entry.formula.derivation.arguments, entry.codes, strict=True))
+    return list(zip(entry.formula.derivation.arguments, entry.sources, strict=True))
 
 
 def _names(entries: Sequence[Any]) -> tuple[list[str], list[str]]:
@@ -63,7 +63,9 @@ def _chain(entries: Sequence[Any], names: list[str]) -> list[str]:
     while index is not None:
         chain.append(names[index])
         before = [
-            code // OUTPUTS for code in entries[index].codes if code is not None and code >= 0
+            source // MAX_OUTPUTS
+            for source in entries[index].sources
+            if source is not None and source >= 0
         ]
         index = max(before) if before else None
     return chain

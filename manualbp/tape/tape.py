@@ -17,7 +17,14 @@ from manualbp.core.modes import any_autocast, autocast_of, is_grad_enabled
 from manualbp.core.module_paths import RunningModules
 from manualbp.core.recording import recorder
 from manualbp.core.running import detached_if_input, without_base
-from manualbp.tape.backward import OUTPUTS, PROGRAMS, fit, form, versions, walk
+from manualbp.tape.backward import (
+    MAX_OUTPUTS,
+    PROGRAMS,
+    match_metadata,
+    metadata,
+    run_backward,
+    versions,
+)
 from manualbp.tape.entry import Entry
 from manualbp.tape.table import table
 
@@ -105,13 +112,13 @@ class Tape:
         # One item an entry: the formula, the number of each argument that wants a gradient, what
         # the rules need, the versions of that, and what the outputs are.
         self._formulas: list[Any] = []
-        self._codes: list[tuple[int | None, ...]] = []
-        self._kept: list[tuple[Any, ...] | None] = []
+        self._sources: list[tuple[int | None, ...]] = []
+        self._saved: list[tuple[Any, ...] | None] = []
         self._versions: list[list[int]] = []
         self._dtypes: list[tuple[torch.dtype, ...]] = []
         self._shapes: list[tuple[Size, ...]] = []
         self._autocasts: list[torch.dtype | None] = []
-        self._readings: dict[int, dict[str, Any]] = {}
+        self._records: dict[int, dict[str, Any]] = {}
         self._modules: RunningModules | None = None
         self._token: Token[Any] | None = None
         self._grad_enabled = True
@@ -143,12 +150,12 @@ class Tape:
         """Run ``formula`` and note it; ``Formula.apply`` calls this inside the block."""
         derivation = formula.derivation
         assert derivation is not None
-        codes: list[int | None] = [None] * len(arguments)
+        sources: list[int | None] = [None] * len(arguments)
         needs = [False] * len(arguments)
         for i in derivation.tensor_positions:
             value = arguments[i]
             if value is not None and isinstance(value, Tensor) and value.requires_grad:
-                codes[i] = self._number(value, formula)
+                sources[i] = self._number(value, formula)
                 needs[i] = True
         _set_grad_enabled(False)
         try:
@@ -157,33 +164,33 @@ class Tape:
             _set_grad_enabled(True)
         if True not in needs:
             return detached_if_input(output, arguments)
-        number = len(self._formulas) * OUTPUTS
+        number = len(self._formulas) * MAX_OUTPUTS
         if len(derivation.differentiable_outputs) == 1:
-            output = self._noted(output, formula, arguments, number)
+            output = self._as_value(output, formula, arguments, number)
             outputs: tuple[Tensor, ...] = (output,)
             self._shapes.append((output.shape,))
             self._dtypes.append((output.dtype,))
         else:
             output = outputs = tuple(
-                self._noted(o, formula, arguments, number + slot) if differentiable else o
+                self._as_value(o, formula, arguments, number + slot) if differentiable else o
                 for slot, (o, differentiable) in enumerate(
                     zip(output, derivation.differentiable_outputs, strict=True)
                 )
             )
             self._shapes.append(tuple(o.shape for o in outputs))
             self._dtypes.append(tuple(o.dtype for o in outputs))
-        kept = derivation.keep(needs, *arguments, *outputs)
+        saved = derivation.keep(needs, *arguments, *outputs)
         self._formulas.append(formula)
-        self._codes.append(tuple(codes))
-        self._kept.append(kept)
-        self._versions.append(versions(kept))
+        self._sources.append(tuple(sources))
+        self._saved.append(saved)
+        self._versions.append(versions(saved))
         self._autocasts.append(autocast_of(outputs[0]) if any_autocast() else None)
         if self.keep:
             inputs = dict(zip(derivation.arguments, arguments, strict=True))
-            self._read(inputs, outputs)
+            self._record_values(inputs, outputs)
         return output
 
-    def _noted(self, output: Tensor, formula: Any, arguments: Any, number: int) -> Tensor:
+    def _as_value(self, output: Tensor, formula: Any, arguments: Any, number: int) -> Tensor:
         """``output`` as the value of that number: a tensor of its own, never one of a user's."""
         shared = False
         # Asking each argument for its memory takes a microsecond; formulas here return views.
@@ -191,7 +198,7 @@ class Tape:
         for argument in arguments:
             if argument is output:
                 may_share = True
-        if may_share and any(isinstance(a, Tensor) and _share(a, output) for a in arguments):
+        if may_share and any(isinstance(a, Tensor) and _is_alias_of(a, output) for a in arguments):
             shared = True
         elif output._is_view():
             output = without_base(output, arguments)
@@ -211,15 +218,15 @@ class Tape:
         try:
             node = value.grad_fn
         except RuntimeError as error:  # a view that a formula returned, as torch sees it
-            raise _written(_reaching(formula), "a formula") from error
+            raise _written(_described(formula), "a formula") from error
         if node is None:
             return self._leaf(value, formula)
         if node not in self._numbers:
             before = len(self._formulas)
-            if not self._note_structure(node, formula):
-                return self._from_before(node, value.output_nr)
+            if not self._record_structural(node, formula):
+                return self._external(node, value.output_nr)
             if self.keep and len(self._formulas) > before:
-                self._readings[len(self._formulas) - 1]["outputs"] = (value,)
+                self._records[len(self._formulas) - 1]["outputs"] = (value,)
         return self._numbers[node] + value.output_nr
 
     def _leaf(self, value: Tensor, formula: type[Formula] | None) -> int:
@@ -235,8 +242,8 @@ class Tape:
         identity, number, version, _ = taped
         if identity is not self._identity:
             raise TapeError(
-                f"{_reaching(formula)} was computed on another Tape: detach() it, or compute it on "
-                f"this one"
+                f"{_described(formula)} was computed on another Tape: detach() it, or compute it "
+                f"on this one"
             )
         if value._version != version:
             self._check_written(value, formula)
@@ -245,25 +252,25 @@ class Tape:
     def _check_written(self, value: Any, formula: type[Formula] | None) -> None:
         """Raise where a value of this tape is no longer what the tape takes it for."""
         _, number, version, shared = value._taped
-        entry, slot = divmod(number, OUTPUTS)
+        entry, slot = divmod(number, MAX_OUTPUTS)
         if version == REPLACED:
             # Views made before still lead here; but as a leaf it is another value.
             if value.is_leaf and value.requires_grad:
                 raise TapeError(
-                    f"{_reaching(formula)} was detached in place and then asked for a gradient, "
+                    f"{_described(formula)} was detached in place and then asked for a gradient, "
                     f"and the tape cannot tell the one value from the other: write "
                     f"value = value.detach().requires_grad_()"
                 )
         elif shared:
-            raise _written(_reaching(formula), self._formulas[entry].__name__)
+            raise _written(_described(formula), self._formulas[entry].__name__)
         elif value.shape != self._shapes[entry][slot]:
             raise TapeError(
-                f"{_reaching(formula)} was of shape {tuple(self._shapes[entry][slot])} and has "
+                f"{_described(formula)} was of shape {tuple(self._shapes[entry][slot])} and has "
                 f"been given the shape {tuple(value.shape)} in place, where nothing is recorded: "
                 f"write value = value.unsqueeze(…), or whatever it was, instead"
             )
 
-    def _from_before(self, node: Any, slot: int) -> int:
+    def _external(self, node: Any, slot: int) -> int:
         """The number of a value with a history from before: autograd goes on from here."""
         edge = GradientEdge(node, slot)
         number = self._numbers.get(edge)
@@ -272,7 +279,7 @@ class Tape:
             self._leaves.append(edge)
         return number
 
-    def _note_structure(self, place: Any, formula: type[Formula] | None) -> bool:
+    def _record_structural(self, place: Any, formula: type[Formula] | None) -> bool:
         """Note what torch's own operations made of values of this tape, up to ``place``.
 
         Returns:
@@ -301,42 +308,44 @@ class Tape:
                 foreign.add(node)
         if place in foreign:
             return False
-        strangers = [name for node, name in found.items() if not may_stand_between(node)]
-        if strangers:
+        unsupported = [name for node, name in found.items() if not may_stand_between(node)]
+        if unsupported:
             raise TapeError(
-                f"{_reaching(formula)} has been through torch's own "
-                f"{', '.join(dict.fromkeys(strangers))}, of which the tape has no formula. Use "
+                f"{_described(formula)} has been through torch's own "
+                f"{', '.join(dict.fromkeys(unsupported))}, of which the tape has no formula. Use "
                 f"manualbp.functional or manualbp.nn for it, write it as a manualbp.Formula, "
                 f"detach() the value if nothing is to flow back, or call cost.backward() without a "
                 f"tape"
             )
         for node, name in found.items():
-            codes = tuple(self._behind(n, slot, formula) for n, slot in node.next_functions)
-            forms = [form(GradientEdge(node, i)) for i in range(len(node._input_metadata))]
-            known[node] = len(self._formulas) * OUTPUTS
-            self._formulas.append(structural(name, len(codes), len(forms)))
-            self._codes.append(codes)
-            self._kept.append((node,))
+            sources = tuple(
+                self._number_of_input(n, slot, formula) for n, slot in node.next_functions
+            )
+            forms = [metadata(GradientEdge(node, i)) for i in range(len(node._input_metadata))]
+            known[node] = len(self._formulas) * MAX_OUTPUTS
+            self._formulas.append(structural(name, len(sources), len(forms)))
+            self._sources.append(sources)
+            self._saved.append((node,))
             self._versions.append([])  # torch watches over what it saved
             self._dtypes.append(tuple(dtype for dtype, _ in forms))
             self._shapes.append(tuple(shape for _, shape in forms))
             self._autocasts.append(None)
             if self.keep:
-                self._read({}, ())
+                self._record_values({}, ())
         return True
 
-    def _behind(self, node: Any, slot: int, formula: type[Formula] | None) -> int | None:
+    def _number_of_input(self, node: Any, slot: int, formula: type[Formula] | None) -> int | None:
         """The number of a value that one of torch's own operations took."""
         if node is None:
             return None
         if type(node) is _AccumulateGrad:
             return self._leaf(node.variable, formula)
         number = self._numbers.get(node)
-        return self._from_before(node, slot) if number is None else number + slot
+        return self._external(node, slot) if number is None else number + slot
 
-    def _read(self, inputs: dict[str, Any], outputs: tuple[Tensor, ...]) -> None:
+    def _record_values(self, inputs: dict[str, Any], outputs: tuple[Tensor, ...]) -> None:
         path = self._modules.path() if self._modules else ""
-        self._readings[len(self._formulas) - 1] = {
+        self._records[len(self._formulas) - 1] = {
             "path": path,
             "inputs": inputs,
             "outputs": outputs,
@@ -370,7 +379,7 @@ class Tape:
         enabled = is_grad_enabled()
         _set_grad_enabled(False)
         try:
-            self._deliver(self.pull(self.number(cost), gradient), gradient)
+            self._accumulate_grads(self.leaf_gradients(self.number(cost), gradient), gradient)
         finally:
             _set_grad_enabled(enabled)
 
@@ -387,16 +396,16 @@ class Tape:
             )
         return self._number(value, None)
 
-    def pull(self, start: int, gradient: Tensor) -> list[Tensor | None]:
+    def leaf_gradients(self, start: int, gradient: Tensor) -> list[Tensor | None]:
         """The gradient of each leaf, given that of the value numbered ``start``."""
         if self.keep or start < 0:
-            return walk(self, start, gradient)
+            return run_backward(self, start, gradient)
         program = PROGRAMS.program(self, start)
         # What torch's own operations saved is let go with the entry, so nothing else may hold it.
         self._numbers = {key: number for key, number in self._numbers.items() if number < 0}
-        return walk(self, start, gradient) if program is None else program(self, gradient)
+        return run_backward(self, start, gradient) if program is None else program(self, gradient)
 
-    def _deliver(self, gradients: list[Tensor | None], above: Tensor) -> None:
+    def _accumulate_grads(self, gradients: list[Tensor | None], above: Tensor) -> None:
         """Add each leaf's gradient to its ``.grad``, or make it that."""
         pairs = [(t, g) for t, g in zip(self._leaves, gradients, strict=True) if g is not None]
         if self._edgeless:
@@ -410,8 +419,8 @@ class Tape:
         # which those of torch.distributed cannot be seen to be.
         if len(plain) < len(pairs) or _distributed():
             places: list[Any] = [t for t, _ in pairs]
-            fitted = [fit(g, *form(t)) for t, g in pairs]
-            torch.autograd.backward(places, fitted, retain_graph=self.keep)
+            matched = [match_metadata(g, *metadata(t)) for t, g in pairs]
+            torch.autograd.backward(places, matched, retain_graph=self.keep)
             return
         shared = {id(above)}
         for leaf, grad in plain:
@@ -419,23 +428,25 @@ class Tape:
             shared.add(id(grad))
             _accumulate(leaf, grad, own)
 
-    def _freed(self, index: int) -> None:
+    def _raise_freed(self, index: int) -> None:
         raise TapeError(
             f"the values that {self[index].name} kept have been let go by an earlier backprop: to "
             f"walk back over them again, record with Tape(keep=True)"
         )
 
-    def _changed(self, index: int) -> None:
-        kept, before = self._kept[index] or (), iter(self._versions[index])
-        tensors = (v for v in kept if isinstance(v, Tensor))
+    def _raise_modified(self, index: int) -> None:
+        saved, before = self._saved[index] or (), iter(self._versions[index])
+        tensors = (v for v in saved if isinstance(v, Tensor))
         shape = next(tuple(v.shape) for v in tensors if v._version != next(before))
         raise TapeError(
             f"a tensor of shape {shape} that {self[index].name} keeps for the way back has been "
             f"changed in place since: change a copy, or call backprop before"
         )
 
-    def _note(self, index: int, incoming: tuple[Any, ...], given: tuple[Any, ...]) -> None:
-        self._readings[index] |= {"incoming": incoming, "given": given}
+    def _record_grads(
+        self, index: int, grad_outputs: tuple[Any, ...], grad_inputs: tuple[Any, ...]
+    ) -> None:
+        self._records[index] |= {"grad_outputs": grad_outputs, "grad_inputs": grad_inputs}
 
     # --------------------------------------------------------------------------------- reading
 
@@ -474,7 +485,7 @@ _WITHOUT_GRADIENT = frozenset(
 )
 _distributed = distributed.is_initialized if distributed.is_available() else bool
 _AccumulateGrad = torch._C._functions.AccumulateGrad
-_share: Callable[[Tensor, Tensor], bool] = torch._C._is_alias_of  # type: ignore[attr-defined]
+_is_alias_of: Callable[[Tensor, Tensor], bool] = torch._C._is_alias_of  # type: ignore[attr-defined]
 
 
 def _is_taped(node: Any) -> bool:
@@ -507,5 +518,5 @@ def _written(value: str, name: str) -> TapeError:
     )
 
 
-def _reaching(formula: type[Formula] | None) -> str:
+def _described(formula: type[Formula] | None) -> str:
     return "the cost" if formula is None else f"a value that reaches {formula.__name__}"

@@ -35,7 +35,7 @@ class SGD:
             ]
         )
 
-    def names(self, structure: Any) -> set[str]:
+    def state_names(self, structure: Any) -> set[str]:
         """The state that an update needs."""
         return {"momentum_buffer"} if structure[0] else set()
 
@@ -63,13 +63,13 @@ class SGD:
         self, w: Tensor, g: Tensor, state: dict[str, Tensor], rate: tuple[Tensor, ...], o: Any
     ) -> None:
         (lr, momentum, undamped, decay), (moves, decays, nesterov, maximize) = rate, o
-        g = _exact(g)
+        g = _upcast(g)
         if maximize:
             g = -g
         if decays:
-            g = g + decay * _exact(w)
+            g = g + decay * _upcast(w)
         if moves:
-            v = momentum * _exact(state["momentum_buffer"]) + undamped * g
+            v = momentum * _upcast(state["momentum_buffer"]) + undamped * g
             state["momentum_buffer"].copy_(v)
             g = g + momentum * v if nesterov else v
         w.sub_(lr * g)
@@ -91,7 +91,7 @@ class Adam:
             ]
         )
 
-    def names(self, structure: Any) -> set[str]:
+    def state_names(self, structure: Any) -> set[str]:
         return {"exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if structure[2] else [])}
 
     def rates(
@@ -113,18 +113,18 @@ class Adam:
             lr, (beta1, beta2), decay = float(g["lr"]), map(float, g["betas"]), g["weight_decay"]
             groups.append((lr, beta1, beta2))
             rates += [1 - beta1, beta2, 1 - beta2, g["eps"], decay, 1 - lr * decay]
-        shared, several = rates, []
-        for ahead in range(1, steps + 1):
+        shared, all_rates = rates, []
+        for step in range(1, steps + 1):
             known: dict[Any, tuple[float, float]] = {}
-            several += shared
+            all_rates += shared
             for p, before in zip(parameters, done, strict=True):
                 pair = known.get((p.group, before))
                 if pair is None:
-                    (lr, beta1, beta2), t = groups[p.group], before + ahead
+                    (lr, beta1, beta2), t = groups[p.group], before + step
                     pair = lr / (1 - beta1**t), math.sqrt(1 - beta2**t)
                     known[p.group, before] = pair
-                several += pair
-        return _tensor(several, steps, precision)
+                all_rates += pair
+        return _tensor(all_rates, steps, precision)
 
     def rows(self, rate: Tensor, groups: int, parameters: list[Parameter]) -> list[Any]:
         each = rate.unbind(0)
@@ -142,25 +142,25 @@ class Adam:
         if w.is_complex():  # its parts are parameters by themselves
             w, g, *values = map(torch.view_as_real, (w, g, *state.values()))
             state = dict(zip(state, values, strict=True))
-        g = _exact(g)
+        g = _upcast(g)
         if maximize:
             g = -g
         if decays and decoupled:
             w.mul_(left)
         elif decays:
-            g = g + decay * _exact(w)
-        m, v = _exact(state["exp_avg"]), _exact(state["exp_avg_sq"])
+            g = g + decay * _upcast(w)
+        m, v = _upcast(state["exp_avg"]), _upcast(state["exp_avg_sq"])
         m = m + new1 * (g - m)
         v = beta2 * v + new2 * g * g
         state["exp_avg"].copy_(m)
         state["exp_avg_sq"].copy_(v)
         if amsgrad:
-            v = torch.maximum(_exact(state["max_exp_avg_sq"]), v)
+            v = torch.maximum(_upcast(state["max_exp_avg_sq"]), v)
             state["max_exp_avg_sq"].copy_(v)
         w.sub_(size * m / (v.sqrt() / root + eps))
 
 
-def _exact(t: Tensor) -> Tensor:
+def _upcast(t: Tensor) -> Tensor:
     """As torch's kernels compute with it."""
     return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
 

@@ -108,7 +108,7 @@ class ProgramStep:
             warnings.simplefilter("ignore")  # what compile_step warns of is told below
             cost = self.step(x, y)
         # Where the optimizer has no state yet, its first step makes that, without a program.
-        self.compiled = self.step.made
+        self.compiled = self.step.has_program
         if self.compiled:
             took = time.perf_counter() - started
             self.notice = f"step: one program for a whole step, compiled in {took:.1f} s"
