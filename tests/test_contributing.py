@@ -44,6 +44,12 @@ def test_a_function_that_torch_lacks_ends_in_green(tmp_path: Path) -> None:
     assert int(re.findall(r"(\d+) passed", run.stdout)[0]) > 150
 
 
+def test_the_kernel_that_it_shows_is_one_of_ours() -> None:
+    (shown,) = re.findall(r"^```python\n(@of.*?)^```", TEXT, re.M | re.S)
+    files = (ROOT / "manualbp/kernels").glob("*.py")
+    assert any(shown in file.read_text(encoding="utf-8") for file in files)
+
+
 def test_a_row_of_what_torch_lacks_asks_for_a_twin() -> None:
     with pytest.raises(LookupError, match="torch has no function 'squared_error': give its row a"):
         row("squared_error")

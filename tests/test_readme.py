@@ -115,20 +115,6 @@ def known(name: str) -> bool:
     return True
 
 
-@pytest.mark.slow
-def test_the_pages_can_be_built(tmp_path: Path) -> None:
-    pytest.importorskip("furo")
-    pytest.importorskip("myst_parser")
-    run = subprocess.run(
-        [sys.executable, "-m", "sphinx", "-W", "-q", str(ROOT / "docs"), str(tmp_path)],
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-    )
-    assert run.returncode == 0, run.stderr
-
-
 def test_its_two_commands_need_no_other_installation() -> None:
     for mark, extra in (("train", "train"), ("test", "test")):
         steps = command(mark).split(" && ")
