@@ -25,8 +25,8 @@ from manualbp.training.data import (
     DataError,
     MNISTDataModule,
     Order,
+    check_files,
     load,
-    verify,
 )
 from manualbp.training.errors import UserError
 
@@ -387,8 +387,8 @@ def test_a_last_update_that_ruins_the_weights_is_found_by_going_back(name):
     optimizer.param_groups[0]["momentum"] = 0.0
     with torch.no_grad():
         net[2].bias.fill_(1e18)  # a cost of 1e36, and a gradient that lr takes beyond 3e38
-    bad = engine.several(step, tape, x[:1], y[:1], [])
-    assert isinstance(bad, engine.Bad) and bad.place == 1
+    bad = engine.train_batches(step, tape, x[:1], y[:1], [])
+    assert isinstance(bad, engine.FailedStep) and bad.place == 1
     found = monitor.first_non_finite(net, cost, bad.batch)
     assert "its gradient was finite, the update not" in found
 
@@ -422,9 +422,9 @@ def test_going_back_leaves_all_as_it_was_when_the_bad_step_began(name, at):
 
     net, optimizer, schedule = setting()
     step, tape = (engine.step_of(n, net, cost, optimizer) for n in (name, "tape"))
-    engine.several(step, tape, xs[:2], ys[:2], [schedule])
-    bad = engine.several(step, tape, xs[2:], ys[2:], [schedule])
-    assert isinstance(bad, engine.Bad) and bad.place == at
+    engine.train_batches(step, tape, xs[:2], ys[:2], [schedule])
+    bad = engine.train_batches(step, tape, xs[2:], ys[2:], [schedule])
+    assert isinstance(bad, engine.FailedStep) and bad.place == at
     drawn = torch.get_rng_state()
     theirs, expected, scheduled = trained(2 + at)
     assert torch.equal(drawn, torch.get_rng_state())
@@ -683,7 +683,7 @@ def test_a_damaged_file_is_named_with_the_mend(tmp_path, capsys, monkeypatch, na
 def test_the_mend_for_the_repository_is_a_checkout(monkeypatch, tmp_path):
     monkeypatch.setattr("manualbp.training.data.REPOSITORY_DATA", tmp_path)
     with pytest.raises(DataError, match="git checkout -- data/MNIST/raw"):
-        verify(tmp_path)
+        check_files(tmp_path)
 
 
 def test_a_half_unpacked_file_is_not_trusted_and_none_is_left(tmp_path):

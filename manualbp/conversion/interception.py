@@ -6,7 +6,7 @@ from collections.abc import Callable
 from functools import wraps
 from typing import Any, ParamSpec, TypeVar
 
-from manualbp.core.module_paths import Paths
+from manualbp.core.module_paths import NodePaths
 from manualbp.functional._override import by_formula
 
 Parameters = ParamSpec("Parameters")
@@ -42,7 +42,7 @@ class intercept(by_formula):
 
     def __init__(self) -> None:
         super().__init__()
-        self._paths = Paths()
+        self._paths = NodePaths()
 
     def __call__(self, function: Callable[Parameters, Result]) -> Callable[Parameters, Result]:
         """``function``, run inside a context of its own at each call."""

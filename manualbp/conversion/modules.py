@@ -73,19 +73,19 @@ def convert(model: nn.Module, *, keep_types: bool = False) -> Conversion:
         TypeError: ``model`` is no ``torch.nn.Module``.
     """
     _check(model)
-    report, closed = Conversion(keep_types=keep_types), set[nn.Module]()
+    report, skipped = Conversion(keep_types=keep_types), set[nn.Module]()
     for path, module in model.named_modules():
-        if module in closed:
+        if module in skipped:
             continue
-        if why := _closed(module):
+        if why := _reason_to_skip(module):
             report.left[path] = (getattr(module, "original_name", type(module).__name__), why)
-            closed.update(module.modules())
+            skipped.update(module.modules())
             continue
-        if _kept(module) if keep_types else isinstance(module, _OURS):
+        if _keeps_its_type(module) if keep_types else isinstance(module, _OURS):
             continue
         _revert(module)
         layer = next((c for c in type(module).__mro__ if c in LAYERS), None)
-        name = _stated(type(module)).__name__
+        name = _user_class(type(module)).__name__
         why = _reason(module, layer)
         if why:
             report.left[path] = (name, why)
@@ -93,7 +93,7 @@ def convert(model: nn.Module, *, keep_types: bool = False) -> Conversion:
             if keep_types:
                 module.forward = _ByFormula(LAYERS[layer].forward, module)
             else:
-                module.__class__ = _class(type(module), layer)
+                module.__class__ = _converted_class(type(module), layer)
             report.converted[path] = name
     return report
 
@@ -133,7 +133,7 @@ def _check(model: Any) -> None:
         raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
 
 
-def _closed(module: nn.Module) -> str | None:
+def _reason_to_skip(module: nn.Module) -> str | None:
     """Why ``module`` is to be left with all that is in it."""
     if isinstance(module, torch.jit.ScriptModule):
         return "scripted: convert the model that it was made of"
@@ -146,7 +146,7 @@ def _closed(module: nn.Module) -> str | None:
 
 def _reason(module: nn.Module, layer: type | None) -> str | None:
     """Why ``module``, of which ``layer`` is the nearest class that we have, is to be left."""
-    kind = _stated(type(module))
+    kind = _user_class(type(module))
     if layer is None:
         own = kind.__module__.startswith("torch.nn.") and not issubclass(kind, _NO_LAYERS)
         return f"manualbp has no {kind.__name__}" if own else None
@@ -181,28 +181,28 @@ class _ByFormula(partial[Any]):
         raise AttributeError(REFUSED.format(type(self.args[0]).__name__))
 
 
-def _kept(module: nn.Module) -> bool:
+def _keeps_its_type(module: nn.Module) -> bool:
     """Whether ``module`` is torch's by its type and ours by its attribute ``forward``."""
     return isinstance(vars(module).get("forward"), _ByFormula)
 
 
 def _revert(module: nn.Module) -> None:
-    if _kept(module):
+    if _keeps_its_type(module):
         del module.forward
     elif isinstance(module, _OURS):
-        module.__class__ = _torch_s(type(module))
+        module.__class__ = _original_class(type(module))
 
 
-def _stated(kind: type) -> type:
+def _user_class(kind: type) -> type:
     """The class that somebody wrote, where torch made ``kind`` around it."""
-    return _stated(kind.__bases__[-1]) if _is_wrapper(kind) else kind
+    return _user_class(kind.__bases__[-1]) if _is_wrapper(kind) else kind
 
 
 def _is_wrapper(kind: type) -> bool:
     return kind.__module__.startswith(_WRAPPERS) and issubclass(kind, (*LAYERS,))
 
 
-def _around(kind: type, stated: type) -> type:
+def _rewrapped(kind: type, stated: type) -> type:
     """The class that torch made, around another one."""
     if stated is kind.__bases__[-1]:
         return kind
@@ -212,22 +212,22 @@ def _around(kind: type, stated: type) -> type:
     )
 
 
-def _torch_s(kind: type) -> type:
+def _original_class(kind: type) -> type:
     """The class that ``kind`` was before its conversion; what somebody wrote stays."""
     if _is_wrapper(kind):
-        return _around(kind, _torch_s(kind.__bases__[-1]))
+        return _rewrapped(kind, _original_class(kind.__bases__[-1]))
     return vars(kind).get("_converted_from") or _TWINS.get(kind, kind)
 
 
-def _class(kind: type, layer: type) -> Any:
+def _converted_class(kind: type, layer: type) -> Any:
     """``kind`` with the forward of our ``layer``."""
     if _is_wrapper(kind):
-        return _around(kind, _class(kind.__bases__[-1], layer))
-    return LAYERS[layer] if kind is layer else _made(kind, layer)
+        return _rewrapped(kind, _converted_class(kind.__bases__[-1], layer))
+    return LAYERS[layer] if kind is layer else _converted_subclass(kind, layer)
 
 
 @cache
-def _made(kind: type, layer: type) -> type:
+def _converted_subclass(kind: type, layer: type) -> type:
     """The class for a subclass of a layer."""
     namespace = {
         "__module__": kind.__module__,
@@ -249,5 +249,5 @@ def _reduce(module: Any, _: Any) -> Any:
 
 
 def _rebuild(kind: type, layer: type) -> Any:
-    made: Any = _made(kind, layer)
-    return made.__new__(made)
+    cls: Any = _converted_subclass(kind, layer)
+    return cls.__new__(cls)

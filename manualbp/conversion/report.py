@@ -14,7 +14,7 @@ from manualbp.core.text import columns
 
 
 @dataclass(frozen=True)
-class Step:
+class GraphNode:
     """One node of the graph: what it is called, and the module it was made in."""
 
     name: str
@@ -25,7 +25,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Use:
+class ParameterUse:
     """A parameter, and the steps that use it."""
 
     name: str
@@ -45,7 +45,7 @@ class Coverage:
         parameters: for each leaf that gets a gradient, the steps that use it.
     """
 
-    def __init__(self, steps: list[Step], parameters: list[Use]) -> None:
+    def __init__(self, steps: list[GraphNode], parameters: list[ParameterUse]) -> None:
         self.steps = steps
         self.explicit = [s for s in steps if s.kind == "explicit"]
         self.structural = [s for s in steps if s.kind == "structural"]
@@ -101,11 +101,11 @@ def coverage(loss: Tensor, model: nn.Module | None = None) -> Coverage:
     names = {id(p): name for name, p in model.named_parameters()} if model else {}
     path_of = paths()
     kinds: dict[Any, str] = {}
-    steps: list[Step] = []
+    steps: list[GraphNode] = []
     users: dict[Any, list[Any]] = defaultdict(list)
     for node in nodes(loss.grad_fn):
         kinds[node] = _kind(node)
-        steps.append(Step(name_of(node), kinds[node], path_of(node)))
+        steps.append(GraphNode(name_of(node), kinds[node], path_of(node)))
         for before, _ in node.next_functions:
             if before is not None:
                 users[before].append(node)
@@ -114,7 +114,7 @@ def coverage(loss: Tensor, model: nn.Module | None = None) -> Coverage:
         direct = list(_users(leaf, users, kinds))
         shape = tuple(leaf.variable.shape)
         parameters.append(
-            Use(
+            ParameterUse(
                 names.get(id(leaf.variable), ""),
                 shape,
                 tuple(name_of(n) for n in direct if kinds[n] == "explicit"),

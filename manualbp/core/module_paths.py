@@ -45,7 +45,7 @@ class RunningModules:
             hook.remove()
 
 
-class Paths:
+class NodePaths:
     """Which module each node of autograd's graph was made in, by the numbers that nodes bear."""
 
     def __init__(self) -> None:

@@ -70,14 +70,14 @@ class by_formula(TorchFunctionMode):
     ) -> Any:
         kwargs = kwargs or {}
         # Inside here torch's functions are torch's own again: formulas are made of them.
-        if types and not all(map(_plain, types)):
+        if types and not all(map(_is_plain_class, types)):
             return func(*args, **kwargs)  # another class says itself what torch's functions do
         if func is torch_functional.l1_loss:
             kwargs = _with_weight(kwargs)
         twin = twins().get(func)
         if twin is not None:
-            if _wanted(args, kwargs):
-                given = [a if type(a) in _KNOWN else _python(a) for a in args]
+            if _requires_grad(args, kwargs):
+                given = [a if type(a) in _PYTHON_TYPES else _as_python(a) for a in args]
                 try:
                     return twin(*given, **(_renamed(twin, kwargs) if kwargs else kwargs))
                 except Exception as error:
@@ -88,7 +88,7 @@ class by_formula(TorchFunctionMode):
         elif (
             (composite := _composite(func)) is not None
             and func not in self._entered  # it asks under its own name for another function's sake
-            and _wanted(args, kwargs)
+            and _requires_grad(args, kwargs)
         ):
             self._entered.append(func)
             try:
@@ -96,7 +96,12 @@ class by_formula(TorchFunctionMode):
                     return composite(*args, **kwargs)
             finally:
                 self._entered.pop()
-        if recorder.get() is not None and args and isinstance(args[0], Tensor) and _writes(func):
+        if (
+            recorder.get() is not None
+            and args
+            and isinstance(args[0], Tensor)
+            and _writes_in_place(func)
+        ):
             prepare_write(args[0])
         return func(*args, **kwargs)
 
@@ -157,7 +162,7 @@ _NOT_TRACED = {
 vars(by_formula.__torch_function__).update(_NOT_TRACED)
 
 
-def _wanted(args: Any, kwargs: dict[str, Any]) -> bool:
+def _requires_grad(args: Any, kwargs: dict[str, Any]) -> bool:
     """Whether a real tensor among the arguments wants a gradient, or a transform may ask for it."""
     if not may_be_differentiated() or kwargs.get("out") is not None:
         return False
@@ -173,7 +178,7 @@ def _wanted(args: Any, kwargs: dict[str, Any]) -> bool:
     return found
 
 
-def _writes(func: Call) -> bool:
+def _writes_in_place(func: Call) -> bool:
     """Whether this writes into its first argument, as its name says."""
     name = getattr(func, "__name__", "")
     return name == "__setitem__" or (name.endswith("_") and not name.startswith("__"))
@@ -191,7 +196,7 @@ _COMPLEX = {torch.complex32, torch.complex64, torch.complex128}
 
 
 @cache
-def _plain(cls: type) -> bool:
+def _is_plain_class(cls: type) -> bool:
     """Whether torch's functions do with a tensor of this class what they do with any other."""
     own: Any = getattr(cls, "__torch_function__", None)
     return own is _disabled_torch_function_impl or (
@@ -201,7 +206,7 @@ def _plain(cls: type) -> bool:
 
 def _renamed(twin: Call, kwargs: dict[str, Any]) -> dict[str, Any]:
     """The arguments under our names, where torch takes numpy's too."""
-    kwargs = {k: _python(v) for k, v in kwargs.items()}
+    kwargs = {k: _as_python(v) for k, v in kwargs.items()}
     if not _NUMPY_NAMES.keys().isdisjoint(kwargs):
         ours = _parameters(twin)
         kwargs = {k if k in ours else _NUMPY_NAMES.get(k, k): v for k, v in kwargs.items()}
@@ -215,12 +220,12 @@ _NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "a": "input", "x": "input"
 _NUMPY_NAMES |= {"x1": "input", "x2": "other"}
 
 
-def _python(value: Any) -> Any:
+def _as_python(value: Any) -> Any:
     """A number of numpy's as Python's, which is what the rules of a formula reckon with."""
     return value.item() if type(value).__module__ == "numpy" and value.ndim == 0 else value
 
 
-_KNOWN = {Tensor, nn.Parameter, int, float, bool, type(None), tuple, list, str}
+_PYTHON_TYPES = {Tensor, nn.Parameter, int, float, bool, type(None), tuple, list, str}
 
 
 @cache
@@ -236,18 +241,18 @@ def twins() -> dict[Any, Call]:
     """torch's function, method or operator → ours: of one name, and parameters in one order."""
     table: dict[Any, Call] = {}
     for name, ours in vars(functional).items():
-        if name.startswith("_") or not inspect.isfunction(ours) or name in _TORCH_S_OWN:
+        if name.startswith("_") or not inspect.isfunction(ours) or name in _COMPOSITES_TO_ENTER:
             continue
         ours = inspect.unwrap(ours)  # torch.fx puts others in their places while it traces
         if theirs := getattr(torch_functional, name, None):
             table[theirs] = ours
-        for said in (name, *ALIASES.get(name, ())):
-            for space, prefix in _SPACES.items():
-                other = getattr(space, said, None)
-                if callable(other) and _alike(f"{prefix}{said}", other, ours):
+        for alias in (name, *ALIASES.get(name, ())):
+            for space, prefix in _NAMESPACES.items():
+                other = getattr(space, alias, None)
+                if callable(other) and _same_parameters(f"{prefix}{alias}", other, ours):
                     table.setdefault(other, ours)
-                if not name.endswith("_") and callable(other := getattr(space, f"{said}_", None)):
-                    table.setdefault(other, _in_place(name, ours))
+                if not name.endswith("_") and callable(other := getattr(space, f"{alias}_", None)):
+                    table.setdefault(other, _in_place_twin(name, ours))
     table[Tensor.__getitem__] = _getitem
     # torch's operators of these names give the places too, and take the reduction as a number.
     table[torch.adaptive_max_pool1d] = functional.adaptive_max_pool1d_with_indices
@@ -266,10 +271,10 @@ def _with_dtype_third(ours: Call) -> Call:
 
 
 #: where torch keeps its functions, and what the names of its operators begin with there
-_SPACES = {torch: "", Tensor: "", torch.special: "special_", torch.linalg: "linalg_"}
+_NAMESPACES = {torch: "", Tensor: "", torch.special: "special_", torch.linalg: "linalg_"}
 
 #: what calls a function of the user's is entered, so that this one runs by formula too
-_TORCH_S_OWN = {"triplet_margin_with_distance_loss"}
+_COMPOSITES_TO_ENTER = {"triplet_margin_with_distance_loss"}
 
 #: torch's further names
 ALIASES = {
@@ -294,17 +299,17 @@ ALIASES = {
 }
 
 
-def _alike(operator: str, theirs: Call, ours: Call) -> bool:
+def _same_parameters(operator: str, theirs: Call, ours: Call) -> bool:
     """Whether torch's function takes by position what ours takes, as it or its schema says."""
     taken = list(inspect.signature(ours).parameters)
-    for stated in _stated(operator, theirs):
+    for stated in _positional_parameters(operator, theirs):
         named = [_RENAMED.get(name, name) for name in stated]
         if named == [_RENAMED.get(name, name) for name in taken[: len(named)]]:
             return True
     return False
 
 
-def _stated(operator: str, function: Call) -> Iterator[list[str]]:
+def _positional_parameters(operator: str, function: Call) -> Iterator[list[str]]:
     """The names of the parameters that each overload takes by position."""
     if isinstance(function, types.FunctionType):
         parameters = inspect.signature(function).parameters.values()
@@ -318,7 +323,7 @@ def _stated(operator: str, function: Call) -> Iterator[list[str]]:
 _RENAMED = {"self": "input", "x": "input", "train": "training"}
 
 
-def _in_place(name: str, ours: Call) -> Call:
+def _in_place_twin(name: str, ours: Call) -> Call:
     """``x.add_(y)``: the value of ``x + y`` in the place of x, with the history of ``x + y``."""
 
     @wraps(ours)

@@ -29,7 +29,7 @@ class Checkpoint(pl.callbacks.ModelCheckpoint):
         super().load_state_dict({**state_dict, "dirpath": self.dirpath})
 
 
-def verify_checkpoint(path: str, model: pl.LightningModule, max_epochs: int | None) -> None:
+def check_checkpoint(path: str, model: pl.LightningModule, max_epochs: int | None) -> None:
     """Raise `UserError` unless a run of `model` can go on from this checkpoint."""
     if not Path(path).is_file():
         near = sorted(Path("runs").glob("*/version_*/checkpoints/last.ckpt"))

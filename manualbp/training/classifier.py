@@ -104,7 +104,7 @@ class LitClassifier(pl.LightningModule):
 
     def setup(self, stage: str) -> None:
         if stage == "fit":
-            engines.verify(self.trainer, self.hparams["engine"])
+            engines.check_engine(self.trainer, self.hparams["engine"])
 
     def on_train_start(self) -> None:
         if not self.automatic_optimization:
@@ -115,7 +115,7 @@ class LitClassifier(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         if not self.automatic_optimization:
-            self._several(batch, batch_idx)
+            self._train_batches(batch, batch_idx)
             return None
         images, labels = batch
         cost = self.cost(self.net(images), labels)
@@ -124,18 +124,18 @@ class LitClassifier(pl.LightningModule):
         self.costs.append(cost.detach().reshape(1))
         return cost
 
-    def _several(self, batch: Batch, batch_idx: int) -> None:
+    def _train_batches(self, batch: Batch, batch_idx: int) -> None:
         """A step of each batch, where the loader gives several along a first axis."""
         images, labels = batch
         if labels.dim() == 1:
             images, labels = images.unsqueeze(0), labels.unsqueeze(0)
         schedulers = self.lr_schedulers() or []
         schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
-        costs = engines.several(self.step, self.tape, images, labels, schedulers)
-        if isinstance(costs, engines.Bad):
+        costs = engines.train_batches(self.step, self.tape, images, labels, schedulers)
+        if isinstance(costs, engines.FailedStep):
             raise self._diverged(costs.batch, batch_idx + costs.place)
         self.costs.append(costs)
-        engines.account(self.trainer, len(costs))
+        engines.count_steps(self.trainer, len(costs))
 
     def on_train_epoch_start(self) -> None:
         self.costs = []
@@ -189,7 +189,7 @@ class LitClassifier(pl.LightningModule):
         return rate(progress, self.hparams["schedule"], self.hparams["warmup"])
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        engines.translate(checkpoint)
+        engines.sync_progress(checkpoint)
 
     def _evaluate(self, part: str, batch: Batch) -> None:
         images, labels = batch

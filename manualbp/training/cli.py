@@ -17,11 +17,11 @@ import torch
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger
 
-from manualbp.training.checkpoint import Checkpoint, verify_checkpoint
+from manualbp.training.checkpoint import Checkpoint, check_checkpoint
 from manualbp.training.classifier import LitClassifier
 from manualbp.training.console import Console
 from manualbp.training.data import MNISTDataModule
-from manualbp.training.engine import verify as verify_engine
+from manualbp.training.engine import check_engine
 from manualbp.training.errors import UserError
 from manualbp.training.interrupt import SaveOnInterrupt
 
@@ -88,9 +88,9 @@ class CLI(LightningCLI):
         """Train, choose by validation, test once; the status that the program ends with."""
         trainer, model, data, say = self.trainer, self.model, self.datamodule, self.console.say
         ckpt_path = self.config.ckpt_path
-        verify_engine(trainer, model.hparams["engine"])
+        check_engine(trainer, model.hparams["engine"])
         if ckpt_path:
-            verify_checkpoint(ckpt_path, model, trainer.max_epochs)
+            check_checkpoint(ckpt_path, model, trainer.max_epochs)
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
         trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)

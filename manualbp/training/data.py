@@ -31,7 +31,7 @@ class DataError(UserError):
     """A data file that is missing or not what it should be."""
 
 
-def verify(root: Path) -> None:
+def check_files(root: Path) -> None:
     """Raise `DataError`, naming the file and the mend, unless all four files are the originals."""
     raw = root / "MNIST" / "raw"
     mend = (
@@ -116,7 +116,7 @@ class Batches:
     Lightning sets the epoch through `sampler`, and saves `state_dict` in its checkpoints, so that
     a run stopped in the middle of an epoch goes on with the batch after the last one it saw.
 
-    With `ahead`, which says how many, whole batches come several at a time, along a first axis.
+    With `call_size`, which says how many, whole batches come several at a time, along a first axis.
     """
 
     batch_sampler = None  # which Lightning looks for beside a sampler
@@ -127,10 +127,10 @@ class Batches:
         labels: Tensor,
         batch_size: int,
         order: Order | None = None,
-        ahead: Callable[[], int] | None = None,
+        call_size: Callable[[], int] | None = None,
     ) -> None:
         self.images, self.labels, self.batch_size = images, labels, batch_size
-        self.sampler, self.ahead = order or Order(len(labels)), ahead
+        self.sampler, self.call_size = order or Order(len(labels)), call_size
         self.done = 0
         self.resume: dict[str, int] | None = None
 
@@ -145,14 +145,14 @@ class Batches:
         order = self.sampler.indices().to(self.labels.device)
         size, whole = self.batch_size, len(order) // self.batch_size
         while self.done < len(self):
-            several = min(self.ahead(), whole - self.done) if self.ahead else 0
+            count = min(self.call_size(), whole - self.done) if self.call_size else 0
             start = self.done * size
-            self.done += max(several, 1)
+            self.done += max(count, 1)
             index = order[start : self.done * size]
             images, labels = self.images[index], self.labels[index]
-            if several > 0:
-                images = images.view(several, size, *images.shape[1:])
-                labels = labels.view(several, size)
+            if count > 0:
+                images = images.view(count, size, *images.shape[1:])
+                labels = labels.view(count, size)
             yield images, labels
 
     def state_dict(self) -> dict[str, int]:
@@ -197,7 +197,7 @@ class MNISTDataModule(pl.LightningDataModule):
 
     def setup(self, stage: str | None = None) -> None:
         if not self.parts:
-            verify(self.root)
+            check_files(self.root)
         if stage in (None, "fit", "validate") and "train" not in self.parts:
             images, labels = load(self.root, train=True)
             generator = torch.Generator().manual_seed(self.split_seed)
@@ -209,8 +209,8 @@ class MNISTDataModule(pl.LightningDataModule):
             self.parts["test"] = self._place(*load(self.root, train=False))
 
     def train_dataloader(self) -> Batches:
-        ahead = engine.ahead(self.trainer, self.batch_size) if self.trainer else None
-        return self._batches("train", self.batch_size, shuffle=True, ahead=ahead)
+        call_size = engine.next_call_size(self.trainer, self.batch_size) if self.trainer else None
+        return self._batches("train", self.batch_size, shuffle=True, call_size=call_size)
 
     def examples(self, count: int) -> tuple[Tensor, Tensor]:
         """The first ones of the first epoch's training examples."""
@@ -233,7 +233,7 @@ class MNISTDataModule(pl.LightningDataModule):
         part: str,
         batch_size: int,
         shuffle: bool = False,
-        ahead: Callable[[], int] | None = None,
+        call_size: Callable[[], int] | None = None,
     ) -> Batches:
         images, labels = self.parts[part]
         rank, world_size = (
@@ -244,7 +244,7 @@ class MNISTDataModule(pl.LightningDataModule):
             raise UserError(
                 f"data.batch_size is {batch_size}, but there are {len(order)} training examples"
             )
-        return Batches(images, labels, batch_size, order, ahead)
+        return Batches(images, labels, batch_size, order, call_size)
 
     def _place(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")

@@ -24,32 +24,32 @@ from manualbp.training.errors import UserError
 from manualbp.training.monitor import Cost
 
 Engine = Literal["autograd", "tape", "step"]
-Step = Callable[[Tensor, Tensor], Tensor]
+StepFunction = Callable[[Tensor, Tensor], Tensor]
 
 COMPILER = True  # False: the program of `step` runs as it was traced
 CALL = 64  # batches a call at most,
 EXAMPLES = 8192  # and examples, since a call's are copied into one tensor
 
 
-def verify(trainer: pl.Trainer, engine: str) -> None:
+def check_engine(trainer: pl.Trainer, engine: str) -> None:
     """Raise `UserError` where this trainer asks for what only autograd's loop does."""
     if engine == "autograd":
         return
-    asked = None
+    requirement = None
     if not isinstance(trainer.strategy, SingleDeviceStrategy):
-        asked = (
+        requirement = (
             f"one process on one device; {trainer.world_size} with "
             f"{type(trainer.strategy).__name__} would each follow their own gradients",
             "--trainer.devices 1 --trainer.strategy auto",
         )
     elif trainer.accumulate_grad_batches != 1:
-        asked = ("an update a batch", "leave out --trainer.accumulate_grad_batches")
+        requirement = ("an update a batch", "leave out --trainer.accumulate_grad_batches")
     elif trainer.gradient_clip_val:
-        asked = ("gradients as they are", "leave out --trainer.gradient_clip_val")
+        requirement = ("gradients as they are", "leave out --trainer.gradient_clip_val")
     elif getattr(trainer.precision_plugin, "scaler", None) is not None:
-        asked = ("costs that need no scaling", "--trainer.precision bf16-mixed")
-    if asked:
-        expected, mend = asked
+        requirement = ("costs that need no scaling", "--trainer.precision bf16-mixed")
+    if requirement:
+        expected, mend = requirement
         raise UserError(
             f"--model.engine {engine} expects {expected}\n"
             f"  mend: {mend}, or --model.engine autograd"
@@ -96,7 +96,7 @@ class ProgramStep:
             ) from None
         self.tape = TapeStep(net, cost, optimizer)
         self.compiled = not COMPILER  # or found impossible
-        self.run: Step = self.step
+        self.run: StepFunction = self.step
         self.notice: str | None = None
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
@@ -165,16 +165,16 @@ class Snapshot:
             torch.cuda.set_rng_state(*self.random_cuda)
 
 
-class Bad(NamedTuple):
+class FailedStep(NamedTuple):
     """A step that went wrong: its place in the call, and its batch."""
 
     place: int
     batch: tuple[Tensor, Tensor]
 
 
-def several(
+def train_batches(
     step: TapeStep | ProgramStep, tape: TapeStep, xs: Tensor, ys: Tensor, schedulers: list[Any]
-) -> Tensor | Bad:
+) -> Tensor | FailedStep:
     """Train on batches, one after the other: their costs, or the first step that broke.
 
     Costs are looked at once, after all of them. Where one of them, or a weight, is not finite, the
@@ -199,16 +199,16 @@ def several(
         taped, cost = tape.forward(x, y)
         if not cost.isfinite():
             start.restore()
-            return Bad(place, (x, y))
+            return FailedStep(place, (x, y))
         tape.update(taped, cost)
         for scheduler in schedulers:
             scheduler.step()
     # The last update ruined the weights; or dropout, drawn anew, has not broken the same step.
     place = int(together.isfinite().long().cumprod(0).sum())
-    return Bad(place, pairs[min(place, len(pairs) - 1)])
+    return FailedStep(place, pairs[min(place, len(pairs) - 1)])
 
 
-def ahead(trainer: pl.Trainer, batch_size: int) -> Callable[[], int] | None:
+def next_call_size(trainer: pl.Trainer, batch_size: int) -> Callable[[], int] | None:
     """How many batches the next call is to have, for a loader to ask; None: one without an axis."""
     module = trainer.lightning_module
     if module is None or module.automatic_optimization:
@@ -233,7 +233,7 @@ def ahead(trainer: pl.Trainer, batch_size: int) -> Callable[[], int] | None:
     return count
 
 
-def account(trainer: pl.Trainer, steps: int) -> None:
+def count_steps(trainer: pl.Trainer, steps: int) -> None:
     """Let Lightning, which has begun one batch, count `steps` batches and updates."""
     loop = trainer.fit_loop.epoch_loop
     ready = loop.batch_progress.current.ready + steps - 1
@@ -242,7 +242,7 @@ def account(trainer: pl.Trainer, steps: int) -> None:
     loop._batches_that_stepped += steps - 1
 
 
-def translate(checkpoint: dict[str, Any]) -> None:
+def sync_progress(checkpoint: dict[str, Any]) -> None:
     """Let the updates counted by one of Lightning's two loops count in the other as well."""
     loops = checkpoint.get("loops", {}).get("fit_loop")
     if loops is None:

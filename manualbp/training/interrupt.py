@@ -15,20 +15,20 @@ class SaveOnInterrupt(pl.Callback):
     """The first Ctrl-C saves `last.ckpt` at the end of the step; a second one stops at once."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.interrupted = False
         self.saved: Path | None = None
         self.before: Any = None
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         if threading.current_thread() is threading.main_thread():
-            self.before = signal.signal(signal.SIGINT, self._ask)
+            self.before = signal.signal(signal.SIGINT, self._interrupt)
 
     def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-        if self.asked:
+        if self.interrupted:
             self._stop(trainer)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        if self.asked:
+        if self.interrupted:
             self._stop(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -39,8 +39,8 @@ class SaveOnInterrupt(pl.Callback):
     ) -> None:
         self._restore()
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        self.asked = True
+    def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        self.interrupted = True
         signal.signal(number, signal.default_int_handler)
 
     def _stop(self, trainer: pl.Trainer) -> None:
