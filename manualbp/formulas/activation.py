@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from manualbp.core.formula import Formula
-from manualbp.core.gate import zeroed
 
 __all__ = [
     "CELU",
@@ -57,8 +56,7 @@ class Sigmoid(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, output: Tensor) -> Tensor:
-        # a − a² in one pass over memory; a (1 − a) would take two.
-        return g * torch.addcmul(output, output, output, value=-1)
+        return g * output * (1 - output)
 
 
 class Tanh(Formula):
@@ -75,7 +73,7 @@ class Tanh(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, output: Tensor) -> Tensor:
-        return torch.addcmul(g, g * output, output, value=-1)  # g − (g a) a: two passes, not three
+        return g * (1 - output * output)
 
 
 class ReLU(Formula):
@@ -93,7 +91,7 @@ class ReLU(Formula):
     @staticmethod
     def grad_input(g: Tensor, output: Tensor) -> Tensor:
         # [z > 0] = [a > 0]; at the kink the slope is 0, as torch has it, and a NaN passes g on.
-        return zeroed(g, output <= 0)
+        return g.masked_fill(output <= 0, 0)
 
 
 class ReLU6(Formula):
@@ -110,7 +108,7 @@ class ReLU6(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor) -> Tensor:
-        return zeroed(g, (input <= 0) | (input >= 6))
+        return g.masked_fill((input <= 0) | (input >= 6), 0)
 
 
 class Hardtanh(Formula):
@@ -127,7 +125,7 @@ class Hardtanh(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, min_val: float, max_val: float) -> Tensor:
-        return zeroed(g, (input <= min_val) | (input >= max_val))
+        return g.masked_fill((input <= min_val) | (input >= max_val), 0)
 
 
 class Threshold(Formula):
@@ -144,7 +142,7 @@ class Threshold(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, threshold: float) -> Tensor:
-        return zeroed(g, input <= threshold)
+        return g.masked_fill(input <= threshold, 0)
 
 
 class Hardshrink(Formula):
@@ -161,7 +159,7 @@ class Hardshrink(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, lambd: float) -> Tensor:
-        return zeroed(g, input.abs() <= lambd)
+        return g.masked_fill(input.abs() <= lambd, 0)
 
 
 class Softshrink(Formula):
@@ -178,7 +176,7 @@ class Softshrink(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, lambd: float) -> Tensor:
-        return zeroed(g, input.abs() <= lambd)
+        return g.masked_fill(input.abs() <= lambd, 0)
 
 
 class Tanhshrink(Formula):
@@ -195,10 +193,7 @@ class Tanhshrink(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor) -> Tensor:
-        # tanh z = 2 σ(2z) − 1, and σ is the quicker one; but it is nan at large complex numbers.
-        if input.is_complex():
-            return g * torch.tanh(input).square()
-        return g * torch.sigmoid(2 * input).mul(2).sub_(1).square()
+        return g * torch.tanh(input).square()
 
 
 class LeakyReLU(Formula):
@@ -213,7 +208,7 @@ class LeakyReLU(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, negative_slope: float) -> Tensor:
-        return g * _bent(input, 1.0, negative_slope)
+        return torch.where(input > 0, g, g * negative_slope)
 
 
 class PReLU(Formula):
@@ -274,7 +269,7 @@ class ELU(Formula):
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, alpha: float) -> Tensor:
         # Not a + α from the output: for a negative α its sign does not tell that of z.
-        return g * _exponential(input, 1.0, alpha)
+        return g * torch.where(input <= 0, alpha * _at_most_0(input).exp(), 1)
 
 
 class CELU(Formula):
@@ -289,8 +284,7 @@ class CELU(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, alpha: float) -> Tensor:
-        # Where z > 0 this is e⁰; a NaN passes g on, as torch has it.
-        return g * input.nan_to_num(nan=0.0).clamp(max=0).div_(alpha).exp_()
+        return g * (_at_most_0(input) / alpha).exp()
 
 
 class SELU(Formula):
@@ -309,7 +303,7 @@ class SELU(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor) -> Tensor:
-        return g * _exponential(input, SELU.SCALE, SELU.SCALE * SELU.ALPHA)
+        return g * SELU.SCALE * torch.where(input <= 0, SELU.ALPHA * _at_most_0(input).exp(), 1)
 
 
 class GELU(Formula):
@@ -325,15 +319,14 @@ class GELU(Formula):
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, approximate: str) -> Tensor:
         if approximate == "none":
-            cdf = (input * math.sqrt(0.5)).erf_().mul_(0.5).add_(0.5)
-            density = (input * input).mul_(-0.5).exp_()
-            return g * torch.addcmul(cdf, input, density, value=1 / math.sqrt(2 * math.pi))
+            cdf = (1 + torch.erf(input * math.sqrt(0.5))) / 2
+            density = torch.exp(-input * input / 2) / math.sqrt(2 * math.pi)
+            return g * (cdf + input * density)
         # Φ(z) ≈ (1 + tanh u/2) / 2 = σ(u) with u = √(8/π) (z + 0.044715 z³), so Φ′ ≈ u′ σ (1 − σ)
         c, k = math.sqrt(8 / math.pi), 0.044715
         square = input * input
-        s = (square * (c * k)).add_(c).mul_(input).sigmoid_()
-        u_prime = square.mul_(3 * c * k).add_(c)
-        return g * u_prime.mul_(input).mul_(1 - s).add_(1).mul_(s)
+        s = torch.sigmoid(c * input * (1 + k * square))
+        return g * s * (1 + input * c * (1 + 3 * k * square) * (1 - s))
 
 
 class SiLU(Formula):
@@ -349,7 +342,7 @@ class SiLU(Formula):
     @staticmethod
     def grad_input(g: Tensor, input: Tensor) -> Tensor:
         s = torch.sigmoid(input)
-        return g * (1 - s).mul_(input).add_(1).mul_(s)
+        return g * s * (1 + input * (1 - s))
 
 
 class Mish(Formula):
@@ -364,13 +357,9 @@ class Mish(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor) -> Tensor:
-        # With u = eᶻ, w = u (u + 2) and q = 1 / (w + 2):
-        # tanh s = w q and σ(z) (1 − tanh² s) = 4 u (u + 1) q².
-        z = input.clamp(max=20)  # beyond, the slope is 1
-        u = z.exp()
-        w = u * (u + 2)
-        q = (w + 2).reciprocal_()
-        return g * (u + 1).mul_(u).mul_(z).mul_(4).mul_(q).add_(w).mul_(q)
+        z = input.clamp(max=40)  # beyond, the slope is 1
+        t = torch.tanh(torch.nn.functional.softplus(z))
+        return g * (t + z * torch.sigmoid(z) * (1 - t * t))
 
 
 class Hardsigmoid(Formula):
@@ -385,7 +374,7 @@ class Hardsigmoid(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor) -> Tensor:
-        return zeroed(g * (1 / 6), ~(input.abs() < 3))
+        return (g / 6).masked_fill(~(input.abs() < 3), 0)
 
 
 class Hardswish(Formula):
@@ -434,7 +423,7 @@ class GLU(Formula):
         u, v = input.chunk(2, dim)
         s = torch.sigmoid(v)
         gs = g * s
-        return torch.cat((gs, (1 - s).mul_(u) * gs), dim)
+        return torch.cat((gs, gs * u * (1 - s)), dim)
 
 
 class Softplus(Formula):
@@ -450,7 +439,7 @@ class Softplus(Formula):
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, beta: float, threshold: float) -> Tensor:
         z = input * beta
-        return g * _bent(z - threshold, 1.0, torch.sigmoid(z))
+        return g * torch.where(z > threshold, 1, torch.sigmoid(z))
 
 
 class LogSigmoid(Formula):
@@ -483,7 +472,7 @@ class Softmax(Formula):
     @staticmethod
     def grad_input(g: Tensor, output: Tensor, dim: int) -> Tensor:
         ga = g * output
-        return torch.addcmul(ga, output, ga.sum(dim, keepdim=True), value=-1)
+        return ga - output * ga.sum(dim, keepdim=True)
 
 
 class Softmin(Formula):
@@ -499,7 +488,7 @@ class Softmin(Formula):
     @staticmethod
     def grad_input(g: Tensor, output: Tensor, dim: int) -> Tensor:
         ga = g * output
-        return torch.addcmul(ga, output, ga.sum(dim, keepdim=True), value=-1).neg_()
+        return output * ga.sum(dim, keepdim=True) - ga
 
 
 class LogSoftmax(Formula):
@@ -514,7 +503,7 @@ class LogSoftmax(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, output: Tensor, dim: int) -> Tensor:
-        return torch.addcmul(g, output.exp(), g.sum(dim, keepdim=True), value=-1)
+        return g - output.exp() * g.sum(dim, keepdim=True)
 
 
 class GumbelSoftmax(Formula):
@@ -554,13 +543,6 @@ class StraightThrough(Formula):
         return g
 
 
-def _bent(z: Tensor, above: float, below: Tensor | float) -> Tensor:
-    """``above`` where z > 0, else ``below``: sums of products take far less time than a choice."""
-    positive = z.detach().sign().relu_()
-    return (1 - positive).mul_(below).add_(positive, alpha=above)
-
-
-def _exponential(z: Tensor, above: float, below: float) -> Tensor:
-    """``above`` where z > 0, else ``below`` eᶻ; a NaN counts as above, as torch has it."""
-    z = z.nan_to_num(nan=1.0)
-    return _bent(z, above, z.clamp(max=0).exp() * below)
+def _at_most_0(z: Tensor) -> Tensor:
+    """z where z ≤ 0, else 0, because eᶻ overflows; 0 at nan too, where torch passes g on."""
+    return torch.where(z <= 0, z, 0)

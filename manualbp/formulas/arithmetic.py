@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from manualbp.core.formula import Formula
-from manualbp.core.gate import zeroed
 
 __all__ = [
     "Abs",
@@ -776,11 +775,11 @@ class Where(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, condition: Tensor) -> Tensor:
-        return zeroed(g, ~condition.bool())  # torch still takes bytes for a condition
+        return g.masked_fill(~condition.bool(), 0)  # torch still takes bytes for a condition
 
     @staticmethod
     def grad_other(g: Tensor, condition: Tensor) -> Tensor:
-        return zeroed(g, condition.bool())
+        return g.masked_fill(condition.bool(), 0)
 
 
 class MaskedFill(Formula):
@@ -800,11 +799,11 @@ class MaskedFill(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, mask: Tensor) -> Tensor:
-        return zeroed(g, mask)
+        return g.masked_fill(mask, 0)
 
     @staticmethod
     def grad_value(g: Tensor, mask: Tensor) -> Tensor:
-        return zeroed(g, ~mask)
+        return g.masked_fill(~mask, 0)
 
 
 class Clamp(Formula):
@@ -824,7 +823,7 @@ class Clamp(Formula):
         inside = input < max if min is None else input > min  # type: ignore[operator]
         if min is not None and max is not None:
             inside = inside & (input < max)
-        return zeroed(g, ~inside)
+        return g.masked_fill(~inside, 0)
 
 
 class ClampBetween(Formula):

@@ -7,11 +7,12 @@ from torch import Tensor
 from torch.nn import functional as torch_functional
 
 from manualbp.core.formula import Formula
-from manualbp.core.modes import transformed
+from manualbp.core.modes import fused
 from manualbp.formulas.dropout import share_kept
 
 __all__ = ["Attention"]
 
+#: softmax, but 0 where all is −∞; torch has no public name for it
 _safe_softmax = torch.ops.aten._safe_softmax.default
 
 
@@ -25,7 +26,7 @@ class Attention(Formula):
     """
 
     # P, quadratic in the length of the sequence, is not kept but computed again. Where several
-    # queries share a key, the heads of a group are rows of one matrix: see _grouped.
+    # queries share a key, the heads of a group are rows of one matrix: see heads_grouped.
 
     broadcasts = True
 
@@ -41,14 +42,14 @@ class Attention(Formula):
         scale: float,
         enable_gqa: bool,
     ) -> Tensor:
-        if kept is None and not transformed():
-            return torch_functional.scaled_dot_product_attention(
+        if kept is None:
+            way = fused(torch_functional.scaled_dot_product_attention, _attention)
+            return way(
                 query, key, value, attn_mask, 0.0, is_causal, scale=scale, enable_gqa=enable_gqa
             )
         scores = _scores(query, key, attn_mask, is_causal, scale)
-        weights = _safe_softmax(scores, -1)
-        weights = weights if kept is None else weights * kept
-        return _apart(_grouped(weights, value) @ value, weights) * share_kept(dropout_p)
+        weights = _safe_softmax(scores, -1) * kept
+        return heads_apart(heads_grouped(weights, value) @ value, weights) * share_kept(dropout_p)
 
     @staticmethod
     def probabilities(
@@ -69,43 +70,53 @@ class Attention(Formula):
         g: Tensor, share: Tensor, value: Tensor, probabilities: Tensor, kept: Tensor | None
     ) -> Tensor:
         """∂C/∂S."""
-        incoming = _apart(_grouped(share, value) @ value.mT, share)
+        incoming = heads_apart(heads_grouped(share, value) @ value.mT, share)
         incoming = incoming if kept is None else incoming * kept
-        if torch.compiler.is_compiling() or transformed():
-            weighted = incoming * probabilities
-            return torch.addcmul(weighted, probabilities, weighted.sum(-1, keepdim=True), value=-1)
-        # The same in place of D: such large tensors cost more to come by than to compute.
-        weighted = incoming.mul_(probabilities)
-        return weighted.addcmul_(probabilities, weighted.sum(-1, keepdim=True), value=-1)
+        weighted = incoming * probabilities
+        return weighted - probabilities * weighted.sum(-1, keepdim=True)
 
     @staticmethod
     def grad_query(g: Tensor, slope: Tensor, key: Tensor, scale: float) -> Tensor:
-        return _apart(_grouped(slope, key) @ key, slope) * scale
+        return heads_apart(heads_grouped(slope, key) @ key, slope) * scale
 
     @staticmethod
     def grad_key(g: Tensor, slope: Tensor, query: Tensor, key: Tensor, scale: float) -> Tensor:
-        return _grouped(slope, key).mT @ _grouped(query, key) * scale
+        return heads_grouped(slope, key).mT @ heads_grouped(query, key) * scale
 
     @staticmethod
     def grad_value(
         g: Tensor, share: Tensor, probabilities: Tensor, value: Tensor, kept: Tensor | None
     ) -> Tensor:
         weights = probabilities if kept is None else probabilities * kept
-        return _grouped(weights, value).mT @ _grouped(share, value)
+        return heads_grouped(weights, value).mT @ heads_grouped(share, value)
 
     @staticmethod
     def grad_attn_mask(g: Tensor, slope: Tensor) -> Tensor:
         return slope
 
 
+def _attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None,
+    dropout_p: float,
+    is_causal: bool,
+    scale: float,
+    enable_gqa: bool,
+) -> Tensor:
+    weights = _safe_softmax(_scores(query, key, attn_mask, is_causal, scale), -1)
+    return heads_apart(heads_grouped(weights, value) @ value, weights)
+
+
 def _scores(
     query: Tensor, key: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float
 ) -> Tensor:
     """c Q Kᵀ + M, −∞ where a query may not look."""
-    product = _apart(_grouped(query * scale, key) @ key.mT, query)
+    product = heads_apart(heads_grouped(query * scale, key) @ key.mT, query)
     if is_causal:
         later = torch.ones(product.shape[-2:], dtype=torch.bool, device=product.device).triu(1)
-        return product.masked_fill_(later, -torch.inf)
+        return product.masked_fill(later, -torch.inf)
     if attn_mask is None:
         return product
     if attn_mask.dtype == torch.bool:
@@ -113,7 +124,7 @@ def _scores(
     return product + attn_mask
 
 
-def _grouped(rows: Tensor, key: Tensor) -> Tensor:
+def heads_grouped(rows: Tensor, key: Tensor) -> Tensor:
     """Rows (…, heads, n, m) of queries as (…, groups, heads/groups · n, m), a group a head of keys.
 
     Against the keys they are then one product, which sums the gradients of a group by itself.
@@ -125,8 +136,8 @@ def _grouped(rows: Tensor, key: Tensor) -> Tensor:
     return rows.reshape(*batch, groups, heads // groups * n, m)
 
 
-def _apart(grouped: Tensor, rows: Tensor) -> Tensor:
-    """Undo :func:`_grouped` of ``rows`` in a product."""
+def heads_apart(grouped: Tensor, rows: Tensor) -> Tensor:
+    """Undo :func:`heads_grouped` of ``rows`` in a product."""
     if rows.dim() < 3 or grouped.dim() < 3 or grouped.shape[-3] >= rows.shape[-3]:
         return grouped
     return grouped.reshape(*grouped.shape[:-3], *rows.shape[-3:-1], grouped.shape[-1])

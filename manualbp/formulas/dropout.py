@@ -74,8 +74,7 @@ class AlphaDropout(Formula):
     @staticmethod
     def forward(input: Tensor, p: float, axes: int | None) -> tuple[Tensor, Tensor]:
         mask = _drawn(input, p, axes)
-        shifted = (input + SATURATION) * mask
-        return shifted.sub_(SATURATION * (1 - p)).mul_(_scale(p)), mask
+        return ((input + SATURATION) * mask - SATURATION * (1 - p)) * _scale(p), mask
 
     @staticmethod
     def grad_input(g_output: Tensor, mask: Tensor, p: float) -> Tensor:

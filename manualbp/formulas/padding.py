@@ -54,7 +54,6 @@ def _folded_back(g: Tensor, axis: int, before: int, after: int, mode: str) -> Te
     """Each entry of the margins of an axis added to that within, of which it is a copy."""
     n = g.shape[axis] - before - after
     left, right = g.narrow(axis, 0, before), g.narrow(axis, before + n, after)
-    gradient = g.narrow(axis, before, n).clone()
     if mode == "reflect":  # not the edge itself
         places = (1, n - 1 - after)
         left, right = left.flip(axis), right.flip(axis)
@@ -63,6 +62,11 @@ def _folded_back(g: Tensor, axis: int, before: int, after: int, mode: str) -> Te
         left, right = left.sum(axis, keepdim=True), right.sum(axis, keepdim=True)
     else:
         places = (n - before, 0)
-    for margin, place in zip((left, right), places, strict=True):
-        gradient.narrow(axis, place, margin.shape[axis]).add_(margin)
-    return gradient
+    left, right = (_placed(t, axis, p, n) for t, p in zip((left, right), places, strict=True))
+    return g.narrow(axis, before, n) + left + right
+
+
+def _placed(margin: Tensor, axis: int, place: int, n: int) -> Tensor:
+    """``margin`` at a place of an axis of n entries, and 0 elsewhere."""
+    behind = n - place - margin.shape[axis]
+    return F.pad(margin, [0, 0] * (margin.dim() - 1 - axis) + [place, behind])

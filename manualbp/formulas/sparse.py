@@ -107,11 +107,10 @@ _SUM, _MEAN, _MAX = range(3)
 
 def _collect(g: Tensor, indices: Tensor, rows: int, padding_idx: int | None) -> Tensor:
     """In row k the sum of those gₙ whose index is k; nothing in the row of the padding."""
-    # From an expanded zero: what is then added to is the sum's own memory, and no copy of another.
-    total = g.new_zeros(()).expand(rows, g.shape[1]).index_add(0, indices, g)
     if padding_idx is not None:
-        total[padding_idx].zero_()
-    return total
+        g = g.masked_fill((indices == padding_idx).unsqueeze(-1), 0)
+    # To an expanded zero: what is then added to is the sum's own memory, and no copy of another.
+    return g.new_zeros(()).expand(rows, g.shape[1]).index_add(0, indices, g)
 
 
 def _times(indices: Tensor, rows: int, g: Tensor) -> Tensor:

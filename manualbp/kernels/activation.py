@@ -56,6 +56,23 @@ def leaky_relu(g: Tensor, input: Tensor, negative_slope: float) -> Tensor:
     return aten.leaky_relu_backward(g, input, negative_slope, False)
 
 
+@of(
+    formulas.PReLU.grad_input,
+    formulas.PReLU.grad_weight,
+    supported=lambda g, input, weight: input.dtype is weight.dtype,
+)
+def prelu(
+    needs: tuple[bool, bool], g: Tensor, input: Tensor, weight: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    channels = () if weight.numel() == 1 else (-1, *[1] * (input.dim() - 2))
+    gradient, share = aten._prelu_kernel_backward(g, input, weight.reshape(channels).expand_as(g))
+    if not needs[1]:
+        return gradient, None
+    if weight.numel() == 1:
+        return gradient, share.sum().reshape(weight.shape)
+    return gradient, share.sum([axis for axis in range(share.dim()) if axis != 1])
+
+
 @of(formulas.ELU.grad_input)
 def elu(g: Tensor, input: Tensor, alpha: float) -> Tensor:
     return aten.elu_backward(g, alpha, 1, 1, False, input)
