@@ -10,10 +10,12 @@ from manualbp.formulas.activation import *
 from manualbp.formulas.arithmetic import *
 from manualbp.formulas.attention import *
 from manualbp.formulas.conv import *
+from manualbp.formulas.ctc import *
 from manualbp.formulas.distance import *
 from manualbp.formulas.dropout import *
 from manualbp.formulas.linear import *
 from manualbp.formulas.loss import *
+from manualbp.formulas.margin import *
 from manualbp.formulas.matmul import *
 from manualbp.formulas.normalization import *
 from manualbp.formulas.padding import *

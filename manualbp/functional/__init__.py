@@ -15,6 +15,7 @@ from manualbp.functional._activation import *
 from manualbp.functional._arithmetic import *
 from manualbp.functional._attention import *
 from manualbp.functional._conv import *
+from manualbp.functional._ctc import *
 from manualbp.functional._distance import *
 from manualbp.functional._dropout import *
 from manualbp.functional._linear import *

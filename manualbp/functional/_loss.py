@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,7 +22,6 @@ __all__ = [
     "binary_cross_entropy_with_logits",
     "cosine_embedding_loss",
     "cross_entropy",
-    "ctc_loss",
     "gaussian_nll_loss",
     "hinge_embedding_loss",
     "huber_loss",
@@ -465,61 +464,6 @@ def multilabel_margin_loss(
             f"target: expected the input's shape {tuple(input.shape)}; got {tuple(target.shape)}"
         )
     return formulas.MultiLabelMargin.apply(input.reshape(-1), target.reshape(-1), reduction)
-
-
-def ctc_loss(
-    log_probs: Tensor,
-    targets: Tensor,
-    input_lengths: Tensor | Sequence[int],
-    target_lengths: Tensor | Sequence[int],
-    blank: int = 0,
-    reduction: str = "mean",
-    zero_infinity: bool = False,
-) -> Tensor:
-    """C = −log of the probability that a path reads as the target.
-
-    A path is read by dropping what is repeated, then the blanks. A mean is over the targets, each
-    cost divided by the length of its own. The gradient is torch's: that of logarithms of
-    probabilities, which ``log_softmax`` returns.
-
-    Args:
-        log_probs: (T, n, K), or (T, K) for a single example.
-        targets: (n, S), padded, (S,) for a single example, or all of them one after another,
-            (Σ ``target_lengths``,).
-        input_lengths: (n,) or (): how many of the T times there are.
-        target_lengths: (n,) or (): how many of the S labels there are.
-        blank: the class that stands for no label.
-        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
-        zero_infinity: cost and gradient of a target too long for its input are 0, not ∞ and nan.
-    """
-    check_reduction(reduction)
-    single = log_probs.dim() == 2
-    if single:
-        log_probs = log_probs.unsqueeze(1)
-    device = log_probs.device
-    inputs = torch.as_tensor(input_lengths, dtype=torch.long, device=device).reshape(-1)
-    lengths = torch.as_tensor(target_lengths, dtype=torch.long, device=device).reshape(-1)
-    targets = targets.to(device, torch.long)
-    if not inputs.shape == lengths.shape == log_probs.shape[1:2]:
-        raise RuntimeError(
-            f"input_lengths, target_lengths: expected one each for the {log_probs.shape[1]} "
-            f"examples of log_probs; got {tuple(inputs.shape)} and {tuple(lengths.shape)}"
-        )
-    if targets.dim() == 1:
-        targets = targets.unsqueeze(0) if single else _padded(targets, lengths, target_lengths)
-    options = (blank, reduction, zero_infinity)
-    cost = formulas.CTC.apply(log_probs, targets, inputs, lengths, *options)
-    return cost.squeeze(0) if single and reduction == "none" else cost
-
-
-def _padded(targets: Tensor, lengths: Tensor, stated: Tensor | Sequence[int]) -> Tensor:
-    """Targets one after another, as rows."""
-    longest = int(max(stated)) if len(stated) else 0
-    start = (lengths.cumsum(0) - lengths).unsqueeze(-1)
-    place = start + torch.arange(longest, device=targets.device)
-    if not targets.numel():
-        return targets.new_zeros(place.shape)
-    return targets[place.clamp(max=targets.shape[0] - 1)]
 
 
 if hasattr(torch.nn.functional, "linear_cross_entropy"):
