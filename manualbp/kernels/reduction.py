@@ -1,0 +1,36 @@
+"""The rules of products in a few passes, where no number is so small that a quotient is not one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from manualbp import formulas
+from manualbp.kernels import of
+
+# What the rules multiply anew is the whole product divided by one number, unless that number is 0,
+# or the product overflows or loses digits for being small.
+
+
+@of(formulas.Prod.grad_input)
+def prod(g: Tensor, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
+    whole = input.prod() if dim is None else input.prod(dim, True)
+    least, most = whole.abs().aminmax() if whole.numel() else (whole, whole)
+    limits = torch.finfo(whole.dtype)
+    if not (whole.numel() and limits.tiny <= least and most <= limits.max):
+        return formulas.Prod.grad_input(g, input, dim, keepdim)
+    if dim is not None and not keepdim and input.dim():
+        g = g.unsqueeze(dim)
+    return (g * whole) / input
+
+
+@of(formulas.Cumprod.grad_input)
+def cumprod(g: Tensor, input: Tensor, dim: int) -> Tensor:
+    output = input.cumprod(dim) if input.numel() and input.dim() else None
+    if output is None or not (_SMALL <= input.abs().min() and output.sum().isfinite()):
+        return formulas.Cumprod.grad_input(g, input, dim)
+    return output.mul_(g).flip(dim).cumsum(dim).flip(dim).div_(input)
+
+
+#: numbers above which what a product that becomes 0 would have added is nothing to the sum
+_SMALL = 1e-12
