@@ -247,12 +247,16 @@ def _materialized(formula: Any, replaced: dict[str, int], kernels: tuple[Any, ..
     if not outputs:
         return []
     by_rule = []
-    for argument, rule in formula.rules.items():
-        i = replaced.get(rule)
+    for method, parameters in formula.parameters.items():
+        i = replaced.get(method)
+        if not {f"g_{o}" for o in outputs} & {*parameters}:
+            continue
         if i is None:
-            by_rule.append(f"need_{argument}")
+            by_rule += _conditions_for(formula, method, replaced, kernels)
         elif kernels[i].conditional:
-            by_rule.append(f"(need_{argument} and not use{i})")
+            needed = _conditions_for(formula, method, replaced, kernels)
+            by_rule += [f"({condition} and not use{i})" for condition in needed]
+    by_rule = list(dict.fromkeys(by_rule))
     incoming = ", ".join(f"g_{o}" for o in outputs)
     lines = [f"if g_{o} is None: g_{o} = _zeros(form_{o}, {incoming})" for o in outputs]
     if not replaced:

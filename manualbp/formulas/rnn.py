@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from manualbp.core.formula import Formula
-from manualbp.core.gate import zeroed
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
@@ -93,7 +92,7 @@ class RNN(_Recurrent):
         z = F.linear(input, weight_ih, _sum(bias_ih, bias_hh))
         for (z_t,) in _steps(batch_sizes, reverse, z):
             h = states.hand_over(z_t)
-            states.now = h = act(torch.addmm(z_t, h, weight_hh.t()))
+            states.now = h = act(z_t + h @ weight_hh.t())
             output.append(h)
         return _joined(output, reverse), states.end()
 
@@ -113,7 +112,7 @@ class RNN(_Recurrent):
         states, delta = _Relay(g_h_n), []
         for g_t, slope_t in _steps(batch_sizes, not reverse, g_output, slope):
             d = g_t + states.hand_over(g_t)
-            d = d * slope_t if tanh else zeroed(d, slope_t)
+            d = d * slope_t if tanh else d.masked_fill(slope_t, 0)
             states.now = d @ weight_hh
             delta.append(d)
         every = _joined(delta, not reverse)
@@ -157,17 +156,13 @@ class LSTM(_Recurrent):
         z = F.linear(input, weight_ih, _sum(bias_ih, bias_hh))
         for (z_t,) in _steps(batch_sizes, reverse, z):
             h, c = states.hand_over(z_t), memories.hand_over(z_t)
-            gate = torch.addmm(z_t, h, weight_hh.t())
-            i, f, g, o = gate.chunk(4, 1)
-            i.sigmoid_()
-            f.sigmoid_()
-            g.tanh_()
-            o.sigmoid_()
-            memories.now = c = torch.addcmul(f * c, i, g)
+            i, f, g, o = (z_t + h @ weight_hh.t()).chunk(4, 1)
+            i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
+            memories.now = c = f * c + i * g
             a = o * c.tanh()
             states.now = h = a if weight_hr is None else a @ weight_hr.t()
             output.append(h)
-            gates.append(gate)
+            gates.append(torch.cat([i, f, g, o], 1))
             cells.append(c)
         every = (_joined(steps, reverse) for steps in (output, gates, cells))
         return next(every), states.end(), memories.end(), *every
@@ -201,8 +196,8 @@ class LSTM(_Recurrent):
             h = g_h + states.hand_over(g_h)
             above.append(h)
             h = h if weight_hr is None else h @ weight_hr
-            c = torch.addcmul(g_c + memories.hand_over(g_c), h, to_cell)
-            d = torch.addcmul(d, to_gates, torch.cat([c, c, c, h], 1))
+            c = g_c + memories.hand_over(g_c) + h * to_cell
+            d = d + torch.cat([c, c, c, h], 1) * to_gates
             states.now, memories.now = d @ weight_hh, c * f_t
             delta.append(d)
         every = _joined(delta, not reverse)
@@ -264,13 +259,13 @@ class GRU(_Recurrent):
         for (z_t,) in _steps(batch_sizes, reverse, z):
             h = states.hand_over(z_t)
             m = F.linear(h, weight_hh, bias_hh)
-            ru, m = (z_t[:, :two] + m[:, :two]).sigmoid_(), m[:, two:]
-            r, u = ru.chunk(2, 1)
-            n = torch.addcmul(z_t[:, two:], r, m).tanh_()
+            r, u = (z_t[:, :two] + m[:, :two]).sigmoid().chunk(2, 1)
+            m = m[:, two:]
+            n = (z_t[:, two:] + r * m).tanh()
             d = h - n
-            states.now = h = torch.addcmul(n, u, d)
+            states.now = h = n + u * d
             output.append(h)
-            gates.append(torch.cat([ru, n, m, d], 1))
+            gates.append(torch.cat([r, u, n, m, d], 1))
         return _joined(output, reverse), states.end(), _joined(gates, reverse)
 
     @staticmethod
@@ -299,9 +294,9 @@ class GRU(_Recurrent):
         states, delta_n, echo = _Relay(g_h_n), [], []
         for g_h, g_n, to_n, g_m, to_m, g_d, u_t in _steps(batch_sizes, not reverse, *known):
             h = g_h + states.hand_over(g_h)
-            n = torch.addcmul(g_n, h, to_n)
-            m = torch.addcmul(g_m, to_m, torch.cat([n, h, n], 1))
-            states.now = torch.addmm(torch.addcmul(g_d, h, u_t), m, weight_hh)
+            n = g_n + h * to_n
+            m = g_m + torch.cat([n, h, n], 1) * to_m
+            states.now = g_d + h * u_t + m @ weight_hh
             delta_n.append(n)
             echo.append(m)
         of_m = _joined(echo, not reverse)

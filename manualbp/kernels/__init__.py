@@ -87,4 +87,5 @@ from manualbp.kernels import normalization as _normalization  # noqa: E402, F401
 from manualbp.kernels import padding as _padding  # noqa: E402, F401
 from manualbp.kernels import pooling as _pooling  # noqa: E402, F401
 from manualbp.kernels import reduction as _reduction  # noqa: E402, F401
+from manualbp.kernels import rnn as _rnn  # noqa: E402, F401
 from manualbp.kernels import vision as _vision  # noqa: E402, F401
