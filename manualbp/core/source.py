@@ -121,7 +121,8 @@ def _gradients(formula: Any, name: str, kernels: tuple[Any, ...]) -> str:
             continue
         condition = _or(c for m in methods for c in _conditions_for(formula, m, {}))
         if kernel.conditional:
-            lines.append(f"use{i} = ({condition}) and {_kernel_conditions(formula, kernel)}True")
+            asked = (_condition(formula, kernel, n, " and {}") for n in ("profitable", "supported"))
+            lines.append(f"use{i} = ({condition}){''.join(asked)}")
             condition = f"use{i}"
         if len(kernel.of) > 1:
             fused[i] = _methods_of(formula, kernel)
@@ -187,23 +188,25 @@ def _forward(formula: Any, kernel: Any) -> str:
     i = formula.kernels.index(kernel)
     tensors = [a for a in formula.arguments if formula.kinds[a] is not None]
     plain = f"_plain({', '.join(tensors)})"
+    # The one may look at sizes alone, which is quick; the other at numbers, which only plain
+    # tensors have.
+    profits = _condition(formula, kernel, "profitable", "{} and ")
+    alike = _condition(formula, kernel, "supported", " and {}")
     return _function(
         "forward",
         formula.arguments,
-        f"if {_kernel_conditions(formula, kernel)}_may_run_kernels() and {plain}:",
+        f"if {profits}_may_run_kernels() and {plain}{alike}:",
         f"    return {_kernel_call(formula, f'_kernel{i}', kernel)}",
         f"return _forward({', '.join(formula.arguments)})",
     )
 
 
-def _kernel_conditions(formula: Any, kernel: Any) -> str:
+def _condition(formula: Any, kernel: Any, name: str, form: str) -> str:
+    """The call of a condition of a kernel in this form; nothing where the kernel states none."""
+    function = getattr(kernel, name)
     i = formula.kernels.index(kernel)
-    checks = {f"_profitable{i}": kernel.profitable, f"_supported{i}": kernel.supported}
-    return "".join(
-        f"{_kernel_call(formula, name, kernel, condition)} and "
-        for name, condition in checks.items()
-        if condition
-    )
+    called = function and _kernel_call(formula, f"_{name}{i}", kernel, function)
+    return form.format(called) if called else ""
 
 
 def _is_complex(formula: Any) -> list[str]:
