@@ -94,12 +94,7 @@ def _keep(formula: Any) -> str:
 
 def _gradients(formula: Any, name: str, kernels: tuple[Any, ...]) -> str:
     """``gradients``: an intermediate for all who want it, then a gradient for each argument."""
-    replaced = {
-        method: i
-        for i, kernel in enumerate(kernels)
-        for method in formula.parameters
-        if getattr(formula.cls, method) in kernel.of
-    }
+    replaced = _replaced(formula, kernels)
     lines = []
     # An argument without a rule would otherwise get no gradient, silently.
     without = [a for a in formula.arguments if a not in formula.rules]
@@ -159,6 +154,16 @@ def _gradients(formula: Any, name: str, kernels: tuple[Any, ...]) -> str:
             given = f"_unbroadcast({given}, shape_{argument})"
         gradients.append(f"{given} if need_{argument} else None" if rule else "None")
     return _function(name, _parameters(formula), _unpack(formula), *lines, *_returned(gradients))
+
+
+def _replaced(formula: Any, kernels: tuple[Any, ...]) -> dict[str, int]:
+    """For each method that a kernel computes, the index of the kernel."""
+    return {
+        method: i
+        for i, kernel in enumerate(kernels)
+        for method in formula.parameters
+        if getattr(formula.cls, method) in kernel.of
+    }
 
 
 def _choose(formula: Any) -> str:

@@ -13,6 +13,7 @@ from manualbp.formulas.conv import *
 from manualbp.formulas.ctc import *
 from manualbp.formulas.distance import *
 from manualbp.formulas.dropout import *
+from manualbp.formulas.elementary import *
 from manualbp.formulas.linear import *
 from manualbp.formulas.loss import *
 from manualbp.formulas.margin import *
