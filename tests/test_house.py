@@ -3,9 +3,12 @@
 import ast
 import inspect
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 import manualbp
 from manualbp import functional, nn
@@ -72,3 +75,13 @@ def test_importing_it_imports_torch_and_nothing_heavier():
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (found.returncode, found.stdout.strip()) == (0, "[]"), found.stderr
     assert not found.stderr
+
+
+#: what belongs to a kernel: work in place, fused operations, bits of numbers
+SPEED = re.compile(r"\.(mul_|add_|sub_|addcmul|view\(torch\.int)")
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.glob("formulas/*.py")), ids=lambda p: p.stem)
+def test_formulas_are_mathematics(path):
+    lines = path.read_text().splitlines()
+    assert [f"{path.name}:{i}: {x}" for i, x in enumerate(lines, 1) if SPEED.search(x)] == []

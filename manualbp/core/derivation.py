@@ -1,4 +1,4 @@
-"""From the signatures of a formula to the code that keeps its values and runs its rules."""
+"""From the signatures of a formula to the code that saves its values and runs its rules."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ KERNELS: dict[Method, Kernel] = {}
 class Derivation(NamedTuple):
     """What the signatures of a formula say, as two functions without a loop in them.
 
-    A layer of the document's network works for a few microseconds: a loop over rules would take
-    as long again. So the functions are written out, once, when the class is defined.
+    They are written when the class is defined, because a loop over the rules would double the few
+    microseconds that a layer of the document's network takes.
     """
 
     arguments: tuple[str, ...]
@@ -69,8 +69,8 @@ class Derivation(NamedTuple):
     #: is_complex(*arguments) → whether the rules do not hold, because an argument is complex;
     #: None where they always hold
     is_complex: Method | None = None
-    #: what computes the value: ``forward``, or where they may run its kernels; of a formula that is
-    #: not ours with what an author can get wrong checked at each call
+    #: what computes the value: ``forward``, or its kernels where they may run. Of a formula from
+    #: outside the package, each call checks what its author can get wrong
     forward: Any = None
     #: the arguments and outputs that rules need, by name
     saved: tuple[str, ...] = ()
@@ -119,7 +119,7 @@ def _is_ours(cls: type) -> bool:
 
 
 def _checked(cls: Any, formula: _Reader) -> Method:
-    """``forward``, refusing what autograd would take for right without a word."""
+    """``forward`` with checks of what autograd accepts silently."""
     forward, name, outputs = cls.forward, cls.__name__, cls.outputs
     options = [i for i, a in enumerate(formula.arguments) if formula.kinds[a] is None]
 
@@ -166,7 +166,7 @@ def _checked(cls: Any, formula: _Reader) -> Method:
 
 
 def version(value: Any) -> int | None:
-    """How often a tensor has been changed in place, if it counts that."""
+    """The version counter of a tensor, if it has one."""
     return value._version if isinstance(value, Tensor) and not value.is_inference() else None
 
 
@@ -292,7 +292,7 @@ class _Reader:
         return {a: rules[a] for a in self.arguments if a in rules}
 
     def _trace(self, method: str, argument: str, trail: tuple[str, ...]) -> None:
-        """Note what ``method`` needs on behalf of the rule of ``argument``."""
+        """Note what ``method`` needs for the rule of ``argument``."""
         cls = self.cls.__name__
         if method in trail:
             raise TypeError(f"{cls}.{method} needs itself: {' ← '.join((*trail, method))}")

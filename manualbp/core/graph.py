@@ -28,7 +28,7 @@ def name_of(node: Any) -> str:
 
 
 def nodes(*ends: Any) -> Iterator[Any]:
-    """Each node behind the nodes ``ends``, and these, once; None among them is passed over."""
+    """Each node of the graph that ends in ``ends``, once; None among ``ends`` is skipped."""
     stack, seen = [*ends], {None, *ends}
     while stack:
         node = stack.pop()
@@ -53,7 +53,7 @@ def is_structural(node: Any) -> bool:
 
 
 class Structural:
-    """What stands in for a formula on a tape where one of torch's own operations ran.
+    """The entry of a tape for one of torch's own operations, in place of a formula.
 
     Args:
         name: of the operation.
@@ -75,10 +75,10 @@ class Structural:
         """What torch's own backward of the operation gives; its node comes last."""
         *gradients, node = incoming
         arrived = {GradientEdge(node, i): g for i, g in enumerate(gradients) if g is not None}
-        if torch._C._current_graph_task_id() >= 0:  # a node looks there for what is wanted of it
+        if torch._C._current_graph_task_id() >= 0:  # the node reads there what is required
             return _by_engine(node, arrived)
-        # The hooks of the values: autograd runs them when it is asked for the gradient of a value
-        # with respect to itself, and goes no further.
+        # Runs the hooks of the values: autograd does so for the gradient of a value with respect to
+        # itself, and computes nothing else.
         hooked = torch.autograd.grad([*arrived], [*arrived], [*arrived.values()], retain_graph=True)
         for edge, g in zip(arrived, hooked, strict=True):
             gradients[edge.output_nr] = g

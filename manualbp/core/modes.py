@@ -1,7 +1,7 @@
-"""How is this being run? Every question of that kind, each in one spelling.
+"""How is this being run? One function answers each question of that kind.
 
-Autograd records, a transform of torch.func maps, a compiler traces, an autocast rounds, a counter
-counts operations: what a formula does depends on it here and there. The other modules ask here.
+A formula depends on whether autograd records, torch.func transforms, a compiler traces, an
+autocast is enabled or a dispatch mode is active. The other modules ask here.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ is_compiling = torch.compiler.is_compiling
 is_dynamo_compiling = torch.compiler.is_dynamo_compiling
 #: torch.jit.trace records operations
 is_jit_tracing = torch._C._is_tracing
-#: how many modes are asked about every operation: make_fx, counters of operations, fake tensors
+#: the number of dispatch modes at work: make_fx, counters of operations, fake tensors
 dispatch_modes = torch._C._len_torch_dispatch_stack
 
 
@@ -87,10 +87,10 @@ kernels_enabled = os.environ.get("MANUALBP_KERNELS", "1") != "0"
 
 
 def may_run_kernels() -> bool:
-    """Whether nobody follows what is done with tensors now.
+    """Whether kernels are enabled, and nothing records or transforms operations now.
 
-    Neither autograd nor a transform nor a tracer nor a counter of operations: they know torch's
-    own operations, and some of them no others.
+    Autograd, transforms, tracers and dispatch modes each know torch's own operations. Some of them
+    know no others.
     """
     return (
         kernels_enabled

@@ -46,7 +46,7 @@ class RunningModules:
 
 
 class NodePaths:
-    """Which module each node of autograd's graph was made in, by the numbers that nodes bear."""
+    """Which module each node of autograd's graph was made in, by the sequence numbers of nodes."""
 
     def __init__(self) -> None:
         self._hooks: list[Any] = []

@@ -1,4 +1,4 @@
-"""What notes the formulas that are called, instead of autograd."""
+"""The recorder of formulas that are called without autograd: a tape's."""
 
 from __future__ import annotations
 

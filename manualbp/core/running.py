@@ -39,8 +39,8 @@ Call = Callable[..., Any]
 def ways(cls: Any) -> dict[str, Call]:
     """``apply`` of a formula, the cheapest way to run it that is right where it is called.
 
-    Hence several Functions, which only ``apply`` knows: Dynamo refuses one that has a ``jvp``, and
-    what torch.func needs takes five times as long in eager mode.
+    There are several Functions, because Dynamo refuses one that has a ``jvp``, and because the form
+    that torch.func needs takes five times as long in eager mode. Only ``apply`` knows them.
     """
     d: Derivation = cls.derivation
     save, saved = saving(d)
@@ -130,7 +130,7 @@ def _backward(cls: Any, saved: Saved) -> Call:
 
 def _of_real_arguments(ctx: Any, gradients: tuple[Any, ...]) -> tuple[Any, ...]:
     """The gradients, complex ones of real arguments by their real part: autograd refuses those."""
-    # One edge a tensor, and nothing behind it where no gradient is wanted.
+    # One edge for each tensor; it has no node where no gradient is required.
     edges = iter([edge for edge in ctx.next_functions if edge[0] is not None])
     found = []
     for gradient, need in zip(gradients, ctx.needs_input_grad, strict=True):
@@ -177,7 +177,7 @@ def _in_place_forward(d: Derivation, save: Save) -> Call:
 
 
 def without_base(output: Tensor, arguments: tuple[Any, ...]) -> Tensor:
-    """``output`` as no view, unless of an argument: autograd lets nobody write into a view."""
+    """``output``, no view unless of an argument, because autograd forbids writing into it."""
     inner = _unwrapped(output)
     if not inner._is_view() or not has_storage(inner):
         return output
@@ -196,7 +196,7 @@ def _unwrapped(tensor: Tensor) -> Tensor:
 
 
 def detached_if_input(output: Any, arguments: tuple[Any, ...]) -> Any:
-    """``output``, or where it is an argument another tensor of its memory, as autograd gives it."""
+    """``output``; where it is an argument, a new tensor of the same memory, as autograd returns."""
     for argument in arguments:
         if argument is output:
             return output.detach()
@@ -270,7 +270,7 @@ class _Dict(dict[str, Any]):
 
 
 def _as_leaf(value: Any) -> Any:
-    """``value`` as one argument, since torch's vmap takes a container for several."""
+    """``value`` as one argument, because torch's vmap flattens containers."""
     if isinstance(value, (tuple, list)):
         return _Tuple(value)
     return _Dict(value) if isinstance(value, dict) else value
@@ -292,7 +292,7 @@ def traced(lean: Any, in_graph: Call) -> Call:
         torch.compiler.allow_in_graph(in_graph)  # type: ignore[no-untyped-call]
         return True
 
-    # So marked, a function runs while Dynamo traces, which takes its result for a constant.
+    # Dynamo runs a function with this mark while it traces, and takes its result as a constant.
     transformed._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def apply(*arguments: Any) -> Any:
@@ -309,7 +309,7 @@ def _warn_not_recorded() -> None:
     )
 
 
-# ------------------------------------------------------------------------------- what all need
+# ------------------------------------------------------------------------------------ shared
 
 
 def function(cls: Any, **methods: Call) -> Any:

@@ -1,4 +1,4 @@
-"""What a formula saves between its forward and its backward pass, and gets back.
+"""What a formula saves for its backward pass, and how it is read there.
 
 Autograd saves tensors; options, which are no tensors, stand beside them on ``ctx``. A value that
 may be either is split when it is saved and merged again when it is read.
@@ -52,7 +52,7 @@ def saving(d: Derivation) -> tuple[Save, Saved]:
 def save_for_both(d: Derivation, ctx: Any, arguments: tuple[Any, ...], output: Any) -> None:
     """Save what all rules need, and the outputs, for the backward pass and for tangents.
 
-    The same tensors twice, since torch's vmap has one list of axes for both.
+    Both get the same tensors, because torch's vmap has one list of batch axes for the two.
     """
     outputs = output if d.multiple_outputs else (output,)
     values = d.keep((True,) * len(d.arguments), *arguments, *outputs)

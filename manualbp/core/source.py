@@ -1,4 +1,4 @@
-"""The code of a formula: what keeps its values, and what runs its rules or their kernels."""
+"""The code of a formula: what saves its values, and what runs its rules or their kernels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch import Size, Tensor
 
 from manualbp.core.modes import may_run_kernels, plain
 
-#: the dtypes in which a rule's intermediate results would lose what torch's kernels keep
+#: the dtypes whose rules are computed in single precision, as torch's kernels compute them
 HALF = (torch.float16, torch.bfloat16)
 
 
@@ -73,7 +73,7 @@ def compiled(source: str, filename: str, namespace: dict[str, Any]) -> None:
     exec(compile(source, filename, "exec"), namespace)
 
 
-# ---------------------------------------------------------------------------- what it is made of
+# ------------------------------------------------------------------------- functions written
 
 
 def _keep(formula: Any) -> str:
@@ -93,7 +93,7 @@ def _keep(formula: Any) -> str:
 
 
 def _gradients(formula: Any, name: str, kernels: tuple[Any, ...]) -> str:
-    """``gradients``: an intermediate for all who want it, then a gradient for each argument."""
+    """``gradients``: each intermediate once, then the gradient of each argument."""
     replaced = _replaced(formula, kernels)
     lines = []
     # An argument without a rule would otherwise get no gradient, silently.
@@ -230,7 +230,7 @@ def _conjugated(formula: Any) -> str:
 
 
 def _upcast(formula: Any) -> list[str]:
-    """Where half precision arrives, all that is in half precision is raised to single."""
+    """Where a gradient of half precision arrives, all values of half precision become single."""
     if not formula.cls.opmath or not formula.rules:
         return []
     values = (*formula.incoming, *(v for v in formula.saved if formula.kinds[v] is not None))
@@ -277,7 +277,7 @@ def _conditions_for(
 ) -> list[str]:
     """The conditions any of which makes the value of ``method`` needed.
 
-    A method that a kernel takes the place of does not need the intermediates that it names.
+    A method that a kernel replaces does not need the intermediates that it names.
     """
     found = [f"need_{a}" for a, rule in formula.rules.items() if rule == method]
     for other in (*formula.rules.values(), *formula.intermediates):
@@ -322,7 +322,7 @@ def _parameters(formula: Any) -> tuple[str, ...]:
 
 
 def _broadcast_arguments(formula: Any) -> list[str]:
-    """The arguments that may have been stretched, by broadcasting."""
+    """The arguments that may have been broadcast."""
     return [a for a in formula.rules if formula.cls.broadcasts]
 
 
@@ -353,7 +353,7 @@ def _returned(values: Iterable[str]) -> list[str]:
     return ["return (", *(f"    {value}," for value in values), ")"]
 
 
-# ------------------------------------------------------------------------------- what it calls
+# -------------------------------------------------------------------------- functions called
 
 
 def conjugates(*values: Any) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""What several of the functions need."""
+"""Helpers that several functions share."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from manualbp.core.modes import is_compiling
 
 
 def dealiased(other: Any, input: Any) -> Any:
-    """``other``, as another tensor where it is ``input``: Dynamo refuses one tensor twice."""
+    """``other``, as a view if it is ``input``: Dynamo refuses the same tensor twice."""
     if other is input and is_compiling():
         return other.view_as(other)
     return other

@@ -180,7 +180,7 @@ class Programs:
     def _room(self, formulas: int) -> bool:
         """Make room for code, now and then, by forgetting what has not been used for long.
 
-        Otherwise more structures than there is room for would take turns in being written.
+        Otherwise more structures than fit would be written again and again.
         """
         if self._formulas + formulas > self.FORMULAS and self._runs - self._cleared >= self.UNUSED:
             self._cleared = self._runs
@@ -196,7 +196,7 @@ _NAMES = itertools.count()
 PROGRAMS = Programs()
 
 
-# ---------------------------------------------------------------------------- what both need
+# ------------------------------------------------------------------------------------ shared
 
 
 def _trusted(formula: Any) -> bool:
@@ -223,7 +223,7 @@ def versions(saved: tuple[Any, ...]) -> list[int]:
 
 
 def accumulate(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    # Never in place: a rule may have given the same tensor to somebody else.
+    # Never in place, because a rule may have returned one tensor for two arguments.
     return b if a is None else a if b is None else a + b
 
 
@@ -247,7 +247,7 @@ def metadata(leaf: Tensor | GradientEdge) -> tuple[torch.dtype, Size]:
 
 
 def match_metadata(g: Tensor, dtype: torch.dtype, shape: Size) -> Tensor:
-    """What autograd's engine does to a gradient between two nodes."""
+    """The gradient in the dtype and shape that its value has, as autograd's engine casts it."""
     if g.shape != shape:
         g = g.sum_to_size(shape)
     if g.dtype is not dtype:

@@ -10,7 +10,7 @@ from torch import Size, Tensor
 class Entry:
     """One formula as it ran, or what torch's own operations did between two of them.
 
-    What only a tape that keeps knows is empty on others.
+    Attributes marked (kept) are empty unless the tape was made with ``keep=True``.
     """
 
     def __init__(self, tape: Any, index: int) -> None:

@@ -1,4 +1,4 @@
-"""The same formulas without autograd: noted as they run, walked backwards by their rules."""
+"""The same formulas without autograd: recorded as they run, and run backwards by their rules."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _raise_no_retained(*_: Any, **__: Any) -> NoReturn:
 
 NO_HISTORY = _NoHistory()
 
-#: in the place of a version, which it never equals: torch made another value of it in place
+#: replaces the version, and never equals one: torch wrote another value into the tensor
 REPLACED = -1
 
 
@@ -93,7 +93,7 @@ class Tape:
 
     Args:
         keep: keep every input, value and gradient for reading, and the tape for further calls of
-            ``backprop``. Otherwise each value is let go as soon as it has been used.
+            ``backprop``. Otherwise each value is freed as soon as it has been used.
     """
 
     def __init__(self, *, keep: bool = False) -> None:
@@ -128,7 +128,7 @@ class Tape:
             raise RuntimeError(
                 "a Tape is being recorded in this context already: tapes do not nest"
             )
-        # A stranger among the operations is known by the grad_fn that autograd gives its result.
+        # An operation that is no formula is found by the grad_fn of its result.
         self._grad_enabled = is_grad_enabled()
         _set_grad_enabled(True)
         self._token = recorder.set(self.record)
@@ -193,7 +193,7 @@ class Tape:
     def _as_value(self, output: Tensor, formula: Any, arguments: Any, number: int) -> Tensor:
         """``output`` as the value of that number: a tensor of its own, never one of a user's."""
         shared = False
-        # Asking each argument for its memory takes a microsecond; formulas here return views.
+        # Comparing storages takes a microsecond an argument, so only views are compared here.
         may_share = output._is_view() or formula.__module__[:9] != "manualbp."
         for argument in arguments:
             if argument is output:
@@ -203,7 +203,7 @@ class Tape:
         elif output._is_view():
             output = without_base(output, arguments)
         if output.requires_grad or (shared and any(output is a for a in arguments)):
-            # It belongs to somebody else, who knows it by another history.
+            # The tensor has a history of its own elsewhere, so it gets no other.
             output = output.detach()
         if output.dtype not in _WITHOUT_GRADIENT:
             output.requires_grad_()
@@ -401,7 +401,7 @@ class Tape:
         if self.keep or start < 0:
             return run_backward(self, start, gradient)
         program = PROGRAMS.program(self, start)
-        # What torch's own operations saved is let go with the entry, so nothing else may hold it.
+        # What torch's own operations saved is freed with the entry, so nothing else may hold it.
         self._numbers = {key: number for key, number in self._numbers.items() if number < 0}
         return run_backward(self, start, gradient) if program is None else program(self, gradient)
 
@@ -430,7 +430,7 @@ class Tape:
 
     def _raise_freed(self, index: int) -> None:
         raise TapeError(
-            f"the values that {self[index].name} kept have been let go by an earlier backprop: to "
+            f"the values that {self[index].name} kept have been freed by an earlier backprop: to "
             f"walk back over them again, record with Tape(keep=True)"
         )
 
@@ -500,7 +500,7 @@ def _has_edge(leaf: Tensor) -> bool:
 
 
 def _accumulate(leaf: Tensor, grad: Tensor, own: bool) -> None:
-    """As autograd's engine does: a gradient that is nobody else's becomes ``.grad`` as it is."""
+    """As autograd's engine: a gradient that nothing else holds becomes ``.grad`` without a copy."""
     if grad.dtype is not leaf.dtype or grad.shape != leaf.shape:
         grad, own = grad.sum_to_size(leaf.shape).to(leaf.dtype), True
     if leaf.grad is not None:
