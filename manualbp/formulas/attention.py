@@ -26,7 +26,7 @@ class Attention(Formula):
     """
 
     # P, quadratic in the length of the sequence, is not kept but computed again. Where several
-    # queries share a key, the heads of a group are rows of one matrix: see heads_grouped.
+    # queries share a key, the heads of a group are rows of one matrix: see _grouped.
 
     broadcasts = True
 
@@ -49,7 +49,7 @@ class Attention(Formula):
             )
         scores = _scores(query, key, attn_mask, is_causal, scale)
         weights = _safe_softmax(scores, -1) * kept
-        return heads_apart(heads_grouped(weights, value) @ value, weights) * share_kept(dropout_p)
+        return _apart(_grouped(weights, value) @ value, weights) * share_kept(dropout_p)
 
     @staticmethod
     def probabilities(
@@ -70,25 +70,25 @@ class Attention(Formula):
         g: Tensor, share: Tensor, value: Tensor, probabilities: Tensor, kept: Tensor | None
     ) -> Tensor:
         """∂C/∂S."""
-        incoming = heads_apart(heads_grouped(share, value) @ value.mT, share)
+        incoming = _apart(_grouped(share, value) @ value.mT, share)
         incoming = incoming if kept is None else incoming * kept
         weighted = incoming * probabilities
         return weighted - probabilities * weighted.sum(-1, keepdim=True)
 
     @staticmethod
     def grad_query(g: Tensor, slope: Tensor, key: Tensor, scale: float) -> Tensor:
-        return heads_apart(heads_grouped(slope, key) @ key, slope) * scale
+        return _apart(_grouped(slope, key) @ key, slope) * scale
 
     @staticmethod
     def grad_key(g: Tensor, slope: Tensor, query: Tensor, key: Tensor, scale: float) -> Tensor:
-        return heads_grouped(slope, key).mT @ heads_grouped(query, key) * scale
+        return _grouped(slope, key).mT @ _grouped(query, key) * scale
 
     @staticmethod
     def grad_value(
         g: Tensor, share: Tensor, probabilities: Tensor, value: Tensor, kept: Tensor | None
     ) -> Tensor:
         weights = probabilities if kept is None else probabilities * kept
-        return heads_grouped(weights, value).mT @ heads_grouped(share, value)
+        return _grouped(weights, value).mT @ _grouped(share, value)
 
     @staticmethod
     def grad_attn_mask(g: Tensor, slope: Tensor) -> Tensor:
@@ -106,14 +106,14 @@ def _attention(
     enable_gqa: bool,
 ) -> Tensor:
     weights = _safe_softmax(_scores(query, key, attn_mask, is_causal, scale), -1)
-    return heads_apart(heads_grouped(weights, value) @ value, weights)
+    return _apart(_grouped(weights, value) @ value, weights)
 
 
 def _scores(
     query: Tensor, key: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float
 ) -> Tensor:
     """c Q Kᵀ + M, −∞ where a query may not look."""
-    product = heads_apart(heads_grouped(query * scale, key) @ key.mT, query)
+    product = _apart(_grouped(query * scale, key) @ key.mT, query)
     if is_causal:
         later = torch.ones(product.shape[-2:], dtype=torch.bool, device=product.device).triu(1)
         return product.masked_fill(later, -torch.inf)
@@ -124,7 +124,7 @@ def _scores(
     return product + attn_mask
 
 
-def heads_grouped(rows: Tensor, key: Tensor) -> Tensor:
+def _grouped(rows: Tensor, key: Tensor) -> Tensor:
     """Rows (…, heads, n, m) of queries as (…, groups, heads/groups · n, m), a group a head of keys.
 
     Against the keys they are then one product, which sums the gradients of a group by itself.
@@ -136,8 +136,8 @@ def heads_grouped(rows: Tensor, key: Tensor) -> Tensor:
     return rows.reshape(*batch, groups, heads // groups * n, m)
 
 
-def heads_apart(grouped: Tensor, rows: Tensor) -> Tensor:
-    """Undo :func:`heads_grouped` of ``rows`` in a product."""
+def _apart(grouped: Tensor, rows: Tensor) -> Tensor:
+    """Undo :func:`_grouped` of ``rows`` in a product."""
     if rows.dim() < 3 or grouped.dim() < 3 or grouped.shape[-3] >= rows.shape[-3]:
         return grouped
     return grouped.reshape(*grouped.shape[:-3], *rows.shape[-3:-1], grouped.shape[-1])

@@ -78,8 +78,6 @@ class enabled:
 
 
 from manualbp.kernels import activation as _activation  # noqa: E402, F401
-from manualbp.kernels import arithmetic as _arithmetic  # noqa: E402, F401
-from manualbp.kernels import attention as _attention  # noqa: E402, F401
 from manualbp.kernels import conv as _conv  # noqa: E402, F401
 from manualbp.kernels import loss as _loss  # noqa: E402, F401
 from manualbp.kernels import matmul as _matmul  # noqa: E402, F401

@@ -59,7 +59,8 @@ def leaky_relu(g: Tensor, input: Tensor, negative_slope: float) -> Tensor:
 @of(
     formulas.PReLU.grad_input,
     formulas.PReLU.grad_weight,
-    supported=lambda g, input, weight: input.dtype is weight.dtype,
+    supported=lambda input, weight: weight is not None and input.dtype is weight.dtype,
+    profitable=lambda g: g.numel() >= 1 << 12,
 )
 def prelu(
     needs: tuple[bool, bool], g: Tensor, input: Tensor, weight: Tensor
