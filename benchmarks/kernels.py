@@ -56,6 +56,8 @@ TYPICAL: Makers = {
     "matmul": lambda n: [torch.randn(_square(n), _square(n)) for _ in range(2)],
     "conv2d": lambda n: [_image(n, 16), torch.randn(16, 16, 3, 3)],
     "conv_transpose2d": lambda n: [_image(n, 16), torch.randn(16, 16, 3, 3)],
+    "batch_norm": lambda n: [_image(n, 16), None, None],
+    "group_norm": lambda n: [_image(n, 16), 4],
     "layer_norm": lambda n: [torch.randn(_square(n), _square(n)), [_square(n)]],
     "softmax": lambda n: [torch.randn(_square(n), _square(n)), 1],
     "log_softmax": lambda n: [torch.randn(_square(n), _square(n)), 1],
@@ -178,7 +180,8 @@ def times(made: Case, numbers: int, rounds: int = 9, seconds: float = 0.01) -> t
 
 def line(kernel: Kernel, made: Case) -> list[str]:
     if made.ours.__name__ in TYPICAL:
-        made = replace(made, options={})
+        options = {"training": True} if made.ours.__name__ == "batch_norm" else {}
+        made = replace(made, options=options)
     formula = kernel.of[0].__qualname__.split(".")[0]
     rules = ", ".join(dict.fromkeys(method.__name__ for method in kernel.of))
     found = []

@@ -115,8 +115,3 @@ def plain(*values: Any) -> bool:
         elif isinstance(t, Tensor):
             return False
     return True
-
-
-def on_cpu(*tensors: Tensor) -> bool:
-    """Whether kernels may run, and may with these."""
-    return may_run_kernels() and plain(*tensors)
