@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import reduce
+from typing import Any, NamedTuple
 
 import torch
 from torch import Size, Tensor
@@ -16,6 +17,18 @@ __all__ = ["Conv", "ConvTranspose", "Fold", "Unfold"]
 
 # k runs over the positions in a kernel, p over those of the window that it looks through, in one,
 # two or three axes: with stride s and dilation d it sees the pixel sp + dk of the padded image.
+
+
+class Window(NamedTuple):
+    """How the windows lie over the image, and the groups of channels.
+
+    In a formula each has one number for each axis; a caller may give one number, or a name.
+    """
+
+    stride: Any
+    padding: Any
+    dilation: Any
+    groups: int
 
 
 class Conv(Formula):
@@ -40,7 +53,7 @@ class Conv(Formula):
         groups: int,
         size: Size,
     ) -> Tensor:
-        return _conv(input, weight, bias, stride, padding, dilation, groups)
+        return _conv(input, weight, bias, Window(stride, padding, dilation, groups))
 
     @staticmethod
     def grad_input(
@@ -64,7 +77,8 @@ class Conv(Formula):
                 size, padding, dilation, weight.shape[2:], stride, delta.shape[2:], strict=True
             )
         ]
-        return _conv_transpose(delta, weight, None, stride, padding, rest, groups, dilation)
+        window = Window(stride, padding, dilation, groups)
+        return _conv_transpose(delta, weight, None, rest, window)
 
     @staticmethod
     def grad_weight(
@@ -78,7 +92,8 @@ class Conv(Formula):
     ) -> Tensor:
         if not (delta.numel() and input.numel()):
             return torch.zeros_like(weight)
-        return _correlate(delta, input, weight.shape[2:], stride, padding, dilation, groups)
+        window = Window(stride, padding, dilation, groups)
+        return _correlate(delta, input, weight.shape[2:], window)
 
     @staticmethod
     def grad_bias(delta: Tensor) -> Tensor:
@@ -111,9 +126,8 @@ class ConvTranspose(Formula):
         dilation: tuple[int, ...],
         size: Size,
     ) -> Tensor:
-        return _conv_transpose(
-            input, weight, bias, stride, padding, output_padding, groups, dilation
-        )
+        window = Window(stride, padding, dilation, groups)
+        return _conv_transpose(input, weight, bias, output_padding, window)
 
     @staticmethod
     def grad_input(
@@ -127,7 +141,7 @@ class ConvTranspose(Formula):
     ) -> Tensor:
         if not (delta.numel() and weight.numel()):
             return delta.new_zeros((delta.shape[0], weight.shape[0], *size))
-        gradient = _conv(delta, weight, None, stride, padding, dilation, groups)
+        gradient = _conv(delta, weight, None, Window(stride, padding, dilation, groups))
         return _first(gradient, size)  # where the padding of the output has room for a window
 
     @staticmethod
@@ -142,7 +156,8 @@ class ConvTranspose(Formula):
     ) -> Tensor:
         if not (delta.numel() and input.numel()):
             return torch.zeros_like(weight)
-        return _correlate(input, delta, weight.shape[2:], stride, padding, dilation, groups)
+        window = Window(stride, padding, dilation, groups)
+        return _correlate(input, delta, weight.shape[2:], window)
 
     @staticmethod
     def grad_bias(delta: Tensor) -> Tensor:
@@ -225,25 +240,19 @@ def _conv(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    window: Window,
 ) -> Tensor:
-    conv = _CONV[len(stride)]
-    return conv(input, weight, bias, stride, padding, dilation, groups)
+    return _CONV[len(window.stride)](input, weight, bias, *window)
 
 
 def _conv_transpose(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: Sequence[int],
-    padding: Sequence[int],
     output_padding: Sequence[int],
-    groups: int,
-    dilation: Sequence[int],
+    window: Window,
 ) -> Tensor:
+    stride, padding, dilation, groups = window
     conv = _CONV_TRANSPOSE[len(stride)]
     return conv(input, weight, bias, stride, padding, output_padding, groups, dilation)
 
@@ -265,35 +274,29 @@ def _correlate(
     windows: Tensor,
     image: Tensor,
     kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    window: Window,
 ) -> Tensor:
     """Σ_p w_p x_{sp + dk}ᵀ for each k: what a kernel that gives w where it sees x contributes."""
     # A convolution with w as its kernel would give it too. But w is as large as an image, and for
     # such a kernel no library has a fast way, except where there is one channel to each kernel.
-    window = (kernel, stride, padding, dilation, groups)
-    if image.shape[1] == groups:
-        return _by_convolution(windows, image, *window)
-    return by_products(windows, image, *window, _seen, torch.matmul)
+    if image.shape[1] == window.groups:
+        return _by_convolution(windows, image, kernel, window)
+    return by_products(windows, image, kernel, window, _seen, torch.matmul)
 
 
 def _by_convolution(
     windows: Tensor,
     image: Tensor,
     kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    window: Window,
 ) -> Tensor:
     """Depthwise: every channel of every example is a group of its own, with w as its kernel."""
     n, channels = image.shape[:2]
     images = image.reshape(1, n * channels, *image.shape[2:])
     kernels = windows.reshape(n * windows.shape[1], 1, *windows.shape[2:])
     # A step of the kernel is a dilation to w, and a step of w a dilation to the kernel.
-    found = _conv(images, kernels, None, dilation, padding, stride, n * channels)
+    swapped = Window(window.dilation, window.padding, window.stride, n * channels)
+    found = _conv(images, kernels, None, swapped)
     return _first(found, kernel).reshape(n, windows.shape[1], 1, *kernel).sum(0)
 
 
@@ -301,10 +304,7 @@ def by_products(
     windows: Tensor,
     image: Tensor,
     kernel: Sequence[int],
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    window: Window,
     seen: Callable[[Tensor, int, int, int, int, int], Tensor],
     multiply: Callable[[Tensor, Tensor], Tensor],
 ) -> Tensor:
@@ -312,6 +312,7 @@ def by_products(
 
     The channels come last, so that what is copied lies together in memory.
     """
+    stride, padding, dilation, groups = window
     image, positions = image.movedim(1, -1), windows.shape[2:]
     margins = [0, 0, *(p for p in reversed(padding) for _ in range(2))]
     image = F.pad(image, margins) if any(padding) else image.contiguous()

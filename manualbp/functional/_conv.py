@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor
 
 from manualbp import formulas
+from manualbp.formulas.conv import Window
 from manualbp.formulas.pooling import each_axis
 from manualbp.functional._padding import pad
 
@@ -36,7 +37,7 @@ def conv1d(
     groups: int = 1,
 ) -> Tensor:
     """z_p = Σₖ Wₖ a_{sp + dk} + b, for a of shape (N, channels, length) or without N."""
-    return _conv(1, input, weight, bias, stride, padding, dilation, groups)
+    return _conv(1, input, weight, bias, Window(stride, padding, dilation, groups))
 
 
 def conv2d(
@@ -49,7 +50,7 @@ def conv2d(
     groups: int = 1,
 ) -> Tensor:
     """z_p = Σₖ Wₖ a_{sp + dk} + b, for a of shape (N, channels, height, width) or without N."""
-    return _conv(2, input, weight, bias, stride, padding, dilation, groups)
+    return _conv(2, input, weight, bias, Window(stride, padding, dilation, groups))
 
 
 def conv3d(
@@ -62,7 +63,7 @@ def conv3d(
     groups: int = 1,
 ) -> Tensor:
     """z_p = Σₖ Wₖ a_{sp + dk} + b, for a of shape (N, channels, depth, height, width)."""
-    return _conv(3, input, weight, bias, stride, padding, dilation, groups)
+    return _conv(3, input, weight, bias, Window(stride, padding, dilation, groups))
 
 
 def conv_transpose1d(
@@ -77,7 +78,7 @@ def conv_transpose1d(
 ) -> Tensor:
     """z_q = Σₖ Wₖᵀ a_p + b over p with sp + dk = q, for a of shape (N, channels, length)."""
     return _conv_transpose(
-        1, input, weight, bias, stride, padding, output_padding, groups, dilation
+        1, input, weight, bias, output_padding, Window(stride, padding, dilation, groups)
     )
 
 
@@ -93,7 +94,7 @@ def conv_transpose2d(
 ) -> Tensor:
     """z_q = Σₖ Wₖᵀ a_p + b over p with sp + dk = q, for a of shape (N, channels, height, width)."""
     return _conv_transpose(
-        2, input, weight, bias, stride, padding, output_padding, groups, dilation
+        2, input, weight, bias, output_padding, Window(stride, padding, dilation, groups)
     )
 
 
@@ -109,7 +110,7 @@ def conv_transpose3d(
 ) -> Tensor:
     """z_q = Σₖ Wₖᵀ a_p + b over p with sp + dk = q, for a of shape (N, channels, *three axes)."""
     return _conv_transpose(
-        3, input, weight, bias, stride, padding, output_padding, groups, dilation
+        3, input, weight, bias, output_padding, Window(stride, padding, dilation, groups)
     )
 
 
@@ -153,15 +154,12 @@ def _conv(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: Count,
-    padding: Count | str,
-    dilation: Count,
-    groups: int,
+    window: Window,
 ) -> Tensor:
     if input.dim() == axes + 1:
-        alone = input.unsqueeze(0)
-        return _conv(axes, alone, weight, bias, stride, padding, dilation, groups).squeeze(0)
-    stride, dilation = each_axis(stride, axes), each_axis(dilation, axes)
+        return _conv(axes, input.unsqueeze(0), weight, bias, window).squeeze(0)
+    padding = window.padding
+    stride, dilation = each_axis(window.stride, axes), each_axis(window.dilation, axes)
     if isinstance(padding, str):
         if not input.dim() == weight.dim() == axes + 2:
             raise RuntimeError(
@@ -171,7 +169,7 @@ def _conv(
         input, padding = _named(padding, input, weight, stride, dilation)
     padding = each_axis(padding, axes)
     return formulas.Conv.apply(
-        input, weight, bias, stride, padding, dilation, groups, input.shape[2:]
+        input, weight, bias, stride, padding, dilation, window.groups, input.shape[2:]
     )
 
 
@@ -196,18 +194,16 @@ def _conv_transpose(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    stride: Count,
-    padding: Count,
     output_padding: Count,
-    groups: int,
-    dilation: Count,
+    window: Window,
 ) -> Tensor:
     if input.dim() == axes + 1:
         alone = input.unsqueeze(0)
-        return _conv_transpose(
-            axes, alone, weight, bias, stride, padding, output_padding, groups, dilation
-        ).squeeze(0)
-    options = (each_axis(o, axes) for o in (stride, padding, output_padding))
+        return _conv_transpose(axes, alone, weight, bias, output_padding, window).squeeze(0)
+    stride, padding, dilation, groups = window
+    stride, padding, output_padding, dilation = (
+        each_axis(option, axes) for option in (stride, padding, output_padding, dilation)
+    )
     return formulas.ConvTranspose.apply(
-        input, weight, bias, *options, groups, each_axis(dilation, axes), input.shape[2:]
+        input, weight, bias, stride, padding, output_padding, groups, dilation, input.shape[2:]
     )

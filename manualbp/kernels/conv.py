@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from manualbp import formulas
-from manualbp.formulas.conv import by_products
+from manualbp.formulas.conv import Window, by_products
 from manualbp.kernels import of
 from manualbp.kernels.matmul import product
 
@@ -49,13 +49,13 @@ def conv(
     dilation: Sequence[int],
     groups: int,
 ) -> Gradients:
-    window = (stride, padding, dilation, groups)
+    window = Window(stride, padding, dilation, groups)
     mine = needs[1] and _by_products(weight, groups, input)
     mask = (needs[0], needs[1] and not mine, needs[2])
-    found = _torch(g, input, weight, *window, [0] * len(stride), False, mask)
+    found = _torch(g, input, weight, window, [0] * len(stride), False, mask)
     if not mine:
         return found
-    return found[0], _products(g, input, weight, *window), found[2]
+    return found[0], _products(g, input, weight, window), found[2]
 
 
 @of(
@@ -78,27 +78,25 @@ def conv_transpose(
         g.shape[2:], input.shape[2:], weight.shape[2:], stride, padding, dilation, strict=True
     )
     rest = [n - (m - 1) * s + 2 * p - d * (k - 1) - 1 for n, m, k, s, p, d in sizes]
-    window = (stride, padding, dilation, groups)
+    window = Window(stride, padding, dilation, groups)
     mine = needs[1] and _by_products(weight, groups, g)
     mask = (needs[0], needs[1] and not mine, needs[2])
-    found = _torch(g, input, weight, *window, rest, True, mask)
+    found = _torch(g, input, weight, window, rest, True, mask)
     if not mine:
         return found
-    return found[0], _products(input, g, weight, *window), found[2]
+    return found[0], _products(input, g, weight, window), found[2]
 
 
 def _torch(
     g: Tensor,
     input: Tensor,
     weight: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    window: Window,
     output_padding: Sequence[int],
     transposed: bool,
     mask: tuple[bool, bool, bool],
 ) -> Gradients:
+    stride, padding, dilation, groups = window
     return aten.convolution_backward.default(
         g,
         input,
@@ -122,13 +120,9 @@ def _products(
     windows: Tensor,
     image: Tensor,
     weight: Tensor,
-    stride: Sequence[int],
-    padding: Sequence[int],
-    dilation: Sequence[int],
-    groups: int,
+    window: Window,
 ) -> Tensor:
-    window = (weight.shape[2:], stride, padding, dilation, groups)
-    return by_products(windows, image, *window, _seen, product)
+    return by_products(windows, image, weight.shape[2:], window, _seen, product)
 
 
 def _seen(x: Tensor, axis: int, count: int, k: int, s: int, d: int) -> Tensor:
