@@ -79,6 +79,7 @@ class enabled:
 
 from manualbp.kernels import activation as _activation  # noqa: E402, F401
 from manualbp.kernels import conv as _conv  # noqa: E402, F401
+from manualbp.kernels import distance as _distance  # noqa: E402, F401
 from manualbp.kernels import loss as _loss  # noqa: E402, F401
 from manualbp.kernels import matmul as _matmul  # noqa: E402, F401
 from manualbp.kernels import normalization as _normalization  # noqa: E402, F401

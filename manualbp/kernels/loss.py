@@ -239,3 +239,13 @@ def ctc(
         g = g / (target_lengths.clamp(min=1) * cost.numel())
     g = g.to(cost.dtype).expand(cost.shape)
     return aten._ctc_loss_backward.Tensor(g, *given, cost, log_alpha, blank, zero_infinity)
+
+
+@of(formulas.MultiLabelSoftMargin.forward, supported=lambda weight: weight is None)
+def multilabel_soft_margin_cost(input: Tensor, target: Tensor, reduction: str) -> Tensor:
+    cost = F.logsigmoid(input).mul_(target)
+    cost.sub_(F.logsigmoid(-input).mul_(target - 1)).neg_()
+    if reduction == "mean":
+        return cost.mean()
+    each = cost.mean(-1)
+    return each if reduction == "none" else each.sum()
