@@ -66,9 +66,6 @@ class Derivation(NamedTuple):
     #: gradients(needs, *incoming, *saved) → one gradient an argument, or None
     gradients: Method
     source: str
-    #: is_complex(*arguments) → whether the rules do not hold, because an argument is complex;
-    #: None where they always hold
-    is_complex: Method | None = None
     #: what computes the value: ``forward``, or its kernels where they may run. Of a formula from
     #: outside the package, each call checks what its author can get wrong
     forward: Any = None
@@ -104,9 +101,8 @@ def derive(cls: Any, base: type) -> Derivation:
         num_saved=source.num_saved(formula),
         num_saved_tensors=formula.num_saved_tensors,
         keep=namespace["keep"],
-        gradients=namespace.get("choose", namespace["gradients"]),
+        gradients=namespace.get("with_kernels", namespace["gradients"]),
         source=code,
-        is_complex=namespace.get("is_complex"),
         forward=namespace.get("forward", cls.forward) if _is_ours(cls) else _checked(cls, formula),
         saved=formula.saved,
         kernels=formula.kernels,

@@ -94,24 +94,25 @@ def may_run_kernels() -> bool:
     """
     return (
         kernels_enabled
-        and not is_compiling()
+        and not is_dynamo_compiling()
         and not is_grad_enabled()
         and not transforms_active()
         and not dispatch_modes()
     )
 
 
-_PLAIN = (Tensor, Parameter)
+_PLAIN = frozenset([Tensor, Parameter])
+_PLAIN_OR_NONE = _PLAIN | {type(None), bool, int, float}
 has_storage = torch._C._has_storage
 
 
-def plain(*values: Any) -> bool:
-    """Whether those that are tensors are plain tensors of real numbers on the CPU."""
-    for t in values:
-        if type(t) in _PLAIN:
-            # A batch of gradients has no storage.
-            if not t.is_cpu or t.is_complex() or not has_storage(t):
-                return False
-        elif isinstance(t, Tensor):
+def plain(tensor: Any, *others: Any) -> bool:
+    """Whether these are plain tensors of real numbers on the CPU; the others may be no tensors."""
+    if type(tensor) not in _PLAIN:
+        # The first of several gradients may be missing.
+        return tensor is None and bool(others) and plain(*others)
+    for t in others:
+        if type(t) not in _PLAIN_OR_NONE:
             return False
-    return True
+    # A batch of gradients has no storage. What a formula computes is where its arguments are.
+    return tensor.is_cpu and not tensor.is_complex() and has_storage(tensor)

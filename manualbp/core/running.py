@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from manualbp.core import source
 from manualbp.core.derivation import Derivation
 from manualbp.core.modes import (
     any_autocast,
@@ -64,30 +65,28 @@ def ways(cls: Any) -> dict[str, Call]:
 
 def _apply(cls: Any, lean_apply: Call, dual: Callable[[], Call], traced_apply: Call) -> Call:
     d: Derivation = cls.derivation
-    forward, is_complex = d.forward, d.is_complex
-    first = d.tensor_positions[0] if d.tensor_positions else 0
-
-    def apply(*arguments: Any, **keywords: Any) -> Any:
-        if keywords:
-            refuse_keywords(cls, keywords)
-        if is_complex is not None and is_complex(*arguments):
-            return forward(*arguments)  # differentiated by autograd
-        if is_dynamo_compiling():
-            return traced_apply(*arguments)
-        if transforms_active() or forward_mode():
-            return dual()(*map(_as_leaf, arguments))
-        if is_grad_enabled():
-            if is_jit_tracing():
-                _warn_not_recorded()
-                return forward(*arguments)
-            record = recorder.get()
-            if record is not None:
-                return record(cls, arguments)
-            if getattr(arguments[first], "is_nested", False):
-                return forward(*arguments)  # differentiated by autograd
-            return lean_apply(*arguments)
-        return detached_if_input(forward(*arguments), arguments)
-
+    tensors = [d.arguments[i] for i in d.tensor_positions]
+    space = {
+        "__name__": cls.__module__,  # which Dynamo asks a function for
+        "Tensor": Tensor,
+        "cls": cls,
+        "as_leaf": _as_leaf,
+        "dual": dual,
+        "forward": d.forward,
+        "forward_mode": forward_mode,
+        "is_dynamo_compiling": is_dynamo_compiling,
+        "is_grad_enabled": is_grad_enabled,
+        "is_jit_tracing": is_jit_tracing,
+        "lean_apply": lean_apply,
+        "recorder": recorder.get,
+        "traced_apply": traced_apply,
+        "transforms_active": transforms_active,
+        "warn_not_recorded": _warn_not_recorded,
+    }
+    code = source.apply(d.arguments, tensors, cls.holomorphic)
+    source.compiled(code, f"<apply of {cls.__module__}.{cls.__qualname__}>", space)
+    apply: Any = space["apply"]
+    apply.__qualname__ = f"{cls.__name__}.apply"
     return apply
 
 

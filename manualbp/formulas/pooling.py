@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from manualbp.core.formula import Formula
-from manualbp.core.modes import autocasts
+from manualbp.core.modes import autocasts, is_compiling
 
 __all__ = [
     "AdaptiveAvgPool",
@@ -329,7 +329,7 @@ def as_one_axis(tensor: Tensor, axes: int) -> Tensor:
 
 def owned(output: Tensor) -> Tensor:
     """The same, no view: autograd lets nobody write into a view that a Function returned."""
-    if torch.compiler.is_compiling() or not output._is_view():
+    if is_compiling() or not output._is_view():
         return output
     return torch.ops.aten._unsafe_view(output, output.shape)
 

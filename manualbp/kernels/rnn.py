@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from manualbp import formulas
+from manualbp.core.modes import any_autocast
 from manualbp.kernels import of
 
 aten = torch.ops.aten
@@ -25,7 +26,7 @@ def _even(
 ) -> bool:
     return (
         batch_sizes[0] == batch_sizes[-1]
-        and not torch._C._is_any_autocast_enabled()
+        and not any_autocast()
         and input.dtype is hx.dtype is weight_ih.dtype is weight_hh.dtype
     )
 
