@@ -328,7 +328,7 @@ def as_one_axis(tensor: Tensor, axes: int) -> Tensor:
 
 
 def owned(output: Tensor) -> Tensor:
-    """The same, no view: autograd lets nobody write into a view that a Function returned."""
+    """The same, no view, because autograd forbids writing into a view that a Function returned."""
     if is_compiling() or not output._is_view():
         return output
     return torch.ops.aten._unsafe_view(output, output.shape)
