@@ -49,6 +49,13 @@ def _image(n: int, channels: int) -> Tensor:
     return torch.randn(max(1, n // (channels * side * side)), channels, side, side)
 
 
+def _sequences(n: int, gates: int, states: int = 1) -> list[Any]:
+    """16 steps of 16 numbers each, the states they start from, and the weights."""
+    batch, rows = max(1, n // 256), 16 * gates
+    shapes = [(16, batch, 16), *[(1, batch, 16)] * states, *[(rows, 16)] * 2, *[(rows,)] * 2]
+    return [torch.randn(shape) / 4 for shape in shapes]
+
+
 #: arguments of so many numbers, where those of the tests with the batch repeated are not what a
 #: network has: many examples of three features
 TYPICAL: Makers = {
@@ -62,6 +69,11 @@ TYPICAL: Makers = {
     "softmax": lambda n: [torch.randn(_square(n), _square(n)), 1],
     "log_softmax": lambda n: [torch.randn(_square(n), _square(n)), 1],
     "softmin": lambda n: [torch.randn(_square(n), _square(n)), 1],
+    "rnn_tanh": lambda n: _sequences(n, 1),
+    "gru": lambda n: _sequences(n, 3),
+    "lstm": lambda n: _sequences(n, 4, 2),
+    "prod": lambda n: [1 + torch.randn(n) / 1000],
+    "cumprod": lambda n: [torch.randn(n // 16, 16), 1],
 }
 #: the function that runs a kernel, where that is not the first case of the tests that does
 FUNCTIONS = {

@@ -147,6 +147,7 @@ def _one_dtype(g: Tensor, input: Tensor, weight: Tensor | None) -> bool:
         # Of double precision too torch has 1e-12 in single precision.
         g.dtype is target.dtype is torch.float and _one_dtype(g, input, weight)
     ),
+    profitable=lambda input: input.numel() >= _LARGE,
 )
 def bce(g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
     return aten.binary_cross_entropy_backward(g, input, target, weight, get_enum(reduction))

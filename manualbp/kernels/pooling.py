@@ -16,10 +16,14 @@ from manualbp.kernels import of
 aten = torch.ops.aten
 
 
+def _many(g_output: Tensor) -> bool:
+    return g_output.numel() >= 1 << 15
+
+
 # Of torch's loops this one alone needs no window: an index says where a gradient goes.
-@of(formulas.MaxPool.grad_input)
-@of(formulas.AdaptiveMaxPool.grad_input)
-@of(formulas.FractionalMaxPool.grad_input)
+@of(formulas.MaxPool.grad_input, profitable=_many)
+@of(formulas.AdaptiveMaxPool.grad_input, profitable=_many)
+@of(formulas.FractionalMaxPool.grad_input, profitable=_many)
 def max_pool(g_output: Tensor, indices: Tensor, shape: Shape) -> Tensor:
     if len(shape) == 3:
         return aten.adaptive_max_pool3d_backward(g_output, input_of(g_output, shape), indices)

@@ -12,7 +12,7 @@ from manualbp.kernels import of
 # or the product overflows or loses digits for being small.
 
 
-@of(formulas.Prod.grad_input)
+@of(formulas.Prod.grad_input, profitable=lambda input: input.numel() >= 1 << 12)
 def prod(g: Tensor, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
     whole = input.prod() if dim is None else input.prod(dim, True)
     least, most = whole.abs().aminmax() if whole.numel() else (whole, whole)
