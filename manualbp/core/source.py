@@ -85,7 +85,7 @@ def _keep(formula: Any) -> str:
         f"{a}.shape if need_{a} and {_is_tensor(formula, a)} else None"
         for a in _broadcast_arguments(formula)
     ]
-    saved += [f"({o}.shape, {o}.dtype)" for o in _may_be_unused(formula)]
+    saved += [f"({o}.shape, {o}.dtype)" for o in _noted(formula)]
     parameters = ("needs", *formula.arguments, *formula.outputs)
     return _function("keep", parameters, _unpack(formula), *_returned(saved))
 
@@ -237,6 +237,20 @@ def _may_be_unused(formula: Any) -> list[str]:
     return used if len(used) > 1 else []
 
 
+def _noted(formula: Any) -> list[str]:
+    """The outputs that may go unused whose shape is noted.
+
+    Of one that is saved for every rule that sums its gradient, the shape is there.
+    """
+    found = []
+    for output in _may_be_unused(formula):
+        summing = [m for m, names in formula.parameters.items() if f"g_{output}" in names]
+        users = {c.removeprefix("need_") for m in summing for c in _conditions_for(formula, m, {})}
+        if not all(output in formula.needs[a] for a in users):
+            found.append(output)
+    return found
+
+
 def _materialized(formula: Any, replaced: dict[str, int], kernels: tuple[Any, ...]) -> list[str]:
     """A zero gradient for each output that went unused, unless kernels do all the work."""
     outputs = _may_be_unused(formula)
@@ -254,7 +268,12 @@ def _materialized(formula: Any, replaced: dict[str, int], kernels: tuple[Any, ..
             by_rule += [f"({condition} and not use{i})" for condition in needed]
     by_rule = list(dict.fromkeys(by_rule))
     incoming = ", ".join(f"g_{o}" for o in outputs)
-    lines = [f"if g_{o} is None: g_{o} = _zeros(form_{o}, {incoming})" for o in outputs]
+    lines = []
+    for o in outputs:
+        there, form = "", f"form_{o}"
+        if o not in _noted(formula):  # but saved, where a rule needs it
+            there, form = f" and {o} is not None", f"({o}.shape, {o}.dtype)"
+        lines.append(f"if g_{o} is None{there}: g_{o} = _zeros({form}, {incoming})")
     if not replaced:
         return lines
     return [f"if {_or(by_rule)}:", *(f"    {line}" for line in lines)] if by_rule else []
@@ -305,7 +324,7 @@ def _call(formula: Any, name: str, parameters: Iterable[str]) -> str:
 
 def _parameters(formula: Any) -> tuple[str, ...]:
     shapes = (f"shape_{a}" for a in _broadcast_arguments(formula))
-    forms = (f"form_{o}" for o in _may_be_unused(formula))
+    forms = (f"form_{o}" for o in _noted(formula))
     return ("needs", *formula.incoming, *formula.saved, *shapes, *forms)
 
 
