@@ -26,6 +26,8 @@ aten = torch.ops.aten
 
 #: multiplications below which oneDNN takes longer to start than it saves
 LARGE = 1 << 21
+#: multiplications up to which a call of a library takes longer than the product itself
+SMALL = 1 << 15
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:
@@ -187,6 +189,29 @@ def choose(graph: torch.fx.GraphModule) -> None:
     graph.recompile()
 
 
+def expand(graph: torch.fx.GraphModule) -> None:
+    """Write small products on the CPU as sums, which Inductor fuses with what is around them."""
+    if not modes.kernels_enabled:
+        return
+    call = graph.graph.call_function
+    for node in graph.graph.nodes:
+        if node.target not in (aten.mm.default, aten.addmm.default) or node.kwargs:
+            continue
+        bias, (a, b) = (None if len(node.args) == 2 else node.args[0]), node.args[-2:]
+        left, right = a.meta["val"], b.meta["val"]
+        exact = left.dtype in (torch.float32, torch.float64)
+        if left.device.type == "cpu" and exact and left.numel() * right.shape[1] <= SMALL:
+            with graph.graph.inserting_before(node):
+                factors = call(aten.unsqueeze.default, (a, 2)), call(aten.unsqueeze.default, (b, 0))
+                product = call(aten.sum.dim_IntList, (call(aten.mul.Tensor, factors), [1]))
+                if bias is not None:
+                    product = call(aten.add.Tensor, (product, bias))
+            product.meta = dict(node.meta)
+            node.replace_all_uses_with(product)
+            graph.graph.erase_node(node)
+    graph.recompile()
+
+
 @cache
 def _operator() -> Any:
     """``product(a, b, bias)``: a b + bias by oneDNN, as an operator that Inductor leaves alone."""
@@ -202,4 +227,4 @@ def _operator() -> Any:
 
 _libraries: list[Any] = []
 
-compiled_step.GRAPH_PASSES.append(choose)
+compiled_step.GRAPH_PASSES += [choose, expand]

@@ -25,12 +25,13 @@ from manualbp.tape.program import (
     memory_of,
     prune,
     raise_explained,
+    repeated,
 )
 from manualbp.tape.tape import Tape
 from manualbp.tape.updates import Parameter, refuse_options, update_of
 
-#: steps of one program at most: each takes the compiler seconds, and more of them gain nothing
-STEPS_PER_PROGRAM = 8
+#: steps that a CUDA graph repeats at most: each is captured, and more of them gain nothing
+STEPS_PER_GRAPH = 8
 #: how many states of network and optimizer are known at a time, and how many programs
 STATES, PROGRAMS = 8, 64
 #: how often the same inputs may need another program before a warning
@@ -132,10 +133,11 @@ class CompiledStep:
                 f"xs, ys: expected as many batches of inputs as of targets along the first axis, "
                 f"and one at least; got {len(xs)} and {len(ys)}"
             )
-        # Programs of one length and of one step, or each remainder would have its own.
-        length, at, costs = min(len(xs), STEPS_PER_PROGRAM), 0, []
+        length, at, costs = min(len(xs), STEPS_PER_GRAPH), 0, []
         while at < len(xs):
-            steps = length if at + length <= len(xs) else 1
+            steps = len(xs) - at
+            if xs.is_cuda:  # graphs of one length and of one step, or each remainder has its own
+                steps = length if steps >= length else 1
             part = self._run(xs[at : at + steps], ys[at : at + steps], steps)
             if part is None:
                 steps, part = 1, self._eager_step(xs[at], ys[at]).reshape(1)
@@ -150,7 +152,7 @@ class CompiledStep:
             RuntimeError: there is none yet, since the optimizer makes its state in its first step.
         """
         state = _State(self._net, self._criterion, self._optimizer, None)
-        traced = self._trace(state, self._update.structure(self._optimizer), x, y, None)
+        traced = self._trace(state, self._update.structure(self._optimizer), x, y)
         if traced is None:
             raise RuntimeError(
                 "the optimizer has no state yet, which its first step makes: call step(x, y) first"
@@ -166,18 +168,19 @@ class CompiledStep:
             raise TypeError(
                 f"x, y: expected a tensor each, got {type(xs).__name__} and {type(ys).__name__}"
             )
-        update = self._update
+        update, graphed = self._update, xs.is_cuda
+        x, y = (xs, ys) if steps is None else (xs[0], ys[0])
         key = (
-            steps,
-            xs.shape,
-            xs.stride(),
-            xs.dtype,
-            xs.device,
-            ys.shape,
-            ys.stride(),
-            ys.dtype,
-            ys.device,
-            any_autocast() and autocast_of(xs),
+            steps if graphed else None,
+            x.shape,
+            x.stride(),
+            x.dtype,
+            x.device,
+            y.shape,
+            y.stride(),
+            y.dtype,
+            y.device,
+            any_autocast() and autocast_of(x),
             torch.get_default_dtype(),
             torch._C._len_torch_function_stack(),
             update.structure(self._optimizer),
@@ -200,7 +203,8 @@ class CompiledStep:
         enabled = is_grad_enabled()
         torch._C._set_grad_enabled(False)
         try:
-            costs = call.program(*call.tensors, rates, xs, ys)
+            program = call.program if steps is None or graphed else repeated(call.program)
+            costs = program(*call.tensors, rates, xs, ys)
         finally:
             torch._C._set_grad_enabled(enabled)
         if call.counters:
@@ -230,7 +234,8 @@ class CompiledStep:
         structure = key[-1]
         if any(map(self._update.state_names, structure)) and not self._optimizer.state:
             return None  # without any state, the first step is the optimizer's own
-        traced = self._trace(state, structure, xs, ys, steps)
+        x, y = (xs, ys) if steps is None else (xs[0], ys[0])
+        traced = self._trace(state, structure, x, y)
         if traced is None:
             return None
         self._traced[key] += 1
@@ -266,9 +271,7 @@ class CompiledStep:
         self._optimizer.zero_grad()
         return cost.detach()
 
-    def _trace(
-        self, state: _State, structure: Any, xs: Tensor, ys: Tensor, steps: int | None
-    ) -> _Traced | None:
+    def _trace(self, state: _State, structure: Any, x: Tensor, y: Tensor) -> _Traced | None:
         """The flat program; None where the optimizer lacks a state, or an attribute was written."""
         update, guards = self._update, state.guards
         used: list[int] = []
@@ -281,56 +284,52 @@ class CompiledStep:
             return tape, cost, guards.found()
 
         def whole(*flat: Tensor) -> Tensor:
-            *tensors, rates, xs, ys = flat
-            before, costs = (xs._version, ys._version), []
-            batches = [(xs, ys)] if steps is None else zip(xs.unbind(0), ys.unbind(0), strict=True)
-            for rate, (x, y) in zip(rates.unbind(0), batches, strict=True):
-                leaves = [
-                    t.detach().requires_grad_() if i in state.trained else t
-                    for i, t in enumerate(tensors)
-                ]
-                tape, cost, found = forward(leaves, x, y)
-                tape.backprop(cost)
-                with torch.no_grad():
-                    for (container, key, i), value in zip(guards.places, found, strict=True):
-                        if value is leaves[i]:
-                            continue
-                        # As in forward: self.running = 0.9 * self.running + …
-                        if not _same_metadata(value, tensors[i]) or id(container) not in buffers:
-                            raise _AttributeWritten(f"the tensor {key!r}")
-                        tensors[i].copy_(value)
-                    numbers = update.rows(rate, len(structure), state.parameters)
-                    used.clear()
-                    for i, p in enumerate(state.parameters):
-                        g = leaves[p.place].grad
-                        if g is None:  # torch's optimizers leave such a parameter alone
-                            continue
-                        own = {name: tensors[at] for name, at in p.state.items()}
-                        if not update.state_names(structure[p.group]) <= own.keys():
-                            raise _StateMissing
-                        update.apply(tensors[p.place], g, own, numbers[i], structure[p.group])
-                        used.append(i)
-                costs.append(cost.detach())
-            if (xs._version, ys._version) != before:
+            *tensors, rates, x, y = flat
+            before = (x._version, y._version)
+            leaves = [
+                t.detach().requires_grad_() if i in state.trained else t
+                for i, t in enumerate(tensors)
+            ]
+            tape, cost, found = forward(leaves, x, y)
+            tape.backprop(cost)
+            with torch.no_grad():
+                for (container, key, i), value in zip(guards.places, found, strict=True):
+                    if value is leaves[i]:
+                        continue
+                    # As in forward: self.running = 0.9 * self.running + …
+                    if not _same_metadata(value, tensors[i]) or id(container) not in buffers:
+                        raise _AttributeWritten(f"the tensor {key!r}")
+                    tensors[i].copy_(value)
+                numbers = update.rows(rates.squeeze(0), len(structure), state.parameters)
+                used.clear()
+                for i, p in enumerate(state.parameters):
+                    g = leaves[p.place].grad
+                    if g is None:  # torch's optimizers leave such a parameter alone
+                        continue
+                    own = {name: tensors[at] for name, at in p.state.items()}
+                    if not update.state_names(structure[p.group]) <= own.keys():
+                        raise _StateMissing
+                    update.apply(tensors[p.place], g, own, numbers[i], structure[p.group])
+                    used.append(i)
+            if (x._version, y._version) != before:
                 raise RuntimeError(
                     "x, y: the network writes into its input, which a compiled step does not do: "
                     "let its first operation not be in place, or give it a copy"
                 )
-            return costs[0] if steps is None else torch.stack(costs)
+            return cost.detach()
 
         from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
 
-        rates = update.rates(self._optimizer, state.parameters, steps or 1, state.precision)
+        rates = update.rates(self._optimizer, state.parameters, 1, state.precision)
         # Of their own memory: x and y may be one tensor now, and two the next time.
         inputs = [
-            torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device)
-            for t in (xs, ys)
+            torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device) for t in (x, y)
         ]
         random_states = _random_states()
         try:
             # Fake tensors: nothing is computed, so nothing is updated either.
             graph = make_fx(whole, tracing_mode="fake")(
-                *guards.aliases, rates.to(xs.device), *inputs
+                *guards.aliases, rates.to(x.device), *inputs
             )
         except _StateMissing:
             return None
@@ -369,21 +368,25 @@ class CompiledStep:
     ) -> Program:
         """The graph, compiled; or what has been made of the same graph before."""
         tensors = [state.guards.aliases[i] for i in traced.tensors]
+        x, y = (xs, ys) if steps is None else (xs[0], ys[0])
         rates = self._update.rates(self._optimizer, state.parameters, steps or 1, state.precision)
-        cuda = xs.device.type == "cuda"
+        rates = rates.to(xs.device)
         name = (
             traced.graph.code,
             # The code does not show the values of its constants.
             traced.graph if any(n.op == "get_attr" for n in traced.graph.graph.nodes) else None,
             key,
-            rates.shape,
+            rates.shape[1],
             rates.dtype,
             tuple(layout(tensors)),
-            cuda and tuple(t.data_ptr() for t in tensors),
+            xs.is_cuda and tuple(t.data_ptr() for t in tensors),
         )
         program = self._programs.get(name)
         if program is None:
-            program = self._compiled(traced.graph, tensors, rates.to(xs.device), xs, ys)
+            program = self._compiled(traced.graph, tensors, rates[:1], x, y)
+            if xs.is_cuda:
+                program = program if steps is None else repeated(program)
+                program = Replay(program, tensors, rates, xs, ys)
             if len(self._programs) == PROGRAMS:
                 del self._programs[next(iter(self._programs))]
             self._programs[name] = program
@@ -394,8 +397,8 @@ class CompiledStep:
         graph: torch.fx.GraphModule,
         tensors: list[Tensor],
         rates: Tensor,
-        xs: Tensor,
-        ys: Tensor,
+        x: Tensor,
+        y: Tensor,
     ) -> Program:
         program: Program = graph
         if self._compiler:
@@ -408,7 +411,7 @@ class CompiledStep:
                 with torch.no_grad(), config.patch({"cpp.vec_isa_ok": True}):
                     # Copies, so that x and y are two, and since the first call, which compiles,
                     # takes its effects.
-                    given: list[Any] = [*copies(tensors), rates, xs.clone(), ys.clone()]
+                    given: list[Any] = [*copies(tensors), rates, x.clone(), y.clone()]
                     program = torch._inductor.compile(graph, given)
                     program(*given)
             except Exception as error:
@@ -419,8 +422,6 @@ class CompiledStep:
                     stacklevel=6,
                 )
                 program = graph
-        if xs.device.type == "cuda":
-            return Replay(program, tensors, rates, xs, ys)
         return program
 
 

@@ -15,6 +15,17 @@ Program = Callable[..., Tensor]
 aten = torch.ops.aten
 
 
+def repeated(program: Program) -> Program:
+    """The program of one step, run on several batches, one after the other."""
+
+    def several(*flat: Tensor) -> Tensor:
+        *tensors, rates, xs, ys = flat
+        batches = zip(rates.split(1), xs.unbind(0), ys.unbind(0), strict=True)
+        return torch.stack([program(*tensors, rate, x, y) for rate, x, y in batches])
+
+    return several
+
+
 class Replay:
     """A program captured as a CUDA graph, replayed on copies of its inputs."""
 
