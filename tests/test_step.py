@@ -10,11 +10,13 @@ import numpy
 import pytest
 import torch
 from torch import Tensor
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import manualbp
 from manualbp import compile_step, nn
 from manualbp import functional as F
+from manualbp.kernels.matmul import expand
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, lr=0.1),
@@ -186,6 +188,20 @@ def test_the_program_can_be_read():
     code = step.trace(*(t[0] for t in batches(1))).code
     assert "sigmoid" in code and "sub_" in code and "backward" not in code
     assert all(map(torch.equal, before, net.parameters()))
+
+
+@pytest.mark.parametrize("rows, left", [(4, 0), (3000, 3)])
+def test_small_products_are_summed(rows, left):
+    def program(bias, x, weight, delta):
+        return torch.addmm(bias, x, weight.t()), delta @ weight, delta.t() @ x
+
+    shapes = (5,), (rows, 6), (5, 6), (rows, 5)
+    inputs = [torch.randn(shape, dtype=torch.double) for shape in shapes]
+    graph = make_fx(program, tracing_mode="fake")(*inputs)
+    expand(graph)
+    assert sum("mm" in str(node.target) for node in graph.graph.nodes) == left
+    for value, expected in zip(graph(*inputs), program(*inputs), strict=True):
+        torch.testing.assert_close(value, expected, rtol=1e-12, atol=1e-12)
 
 
 def test_without_a_compiler_it_says_so_and_goes_on(monkeypatch):

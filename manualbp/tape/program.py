@@ -20,7 +20,7 @@ def repeated(program: Program) -> Program:
 
     def several(*flat: Tensor) -> Tensor:
         *tensors, rates, xs, ys = flat
-        batches = zip(rates.split(1), xs.unbind(0), ys.unbind(0), strict=True)
+        batches = zip(rates.unsqueeze(1).unbind(0), xs.unbind(0), ys.unbind(0), strict=True)
         return torch.stack([program(*tensors, rate, x, y) for rate, x, y in batches])
 
     return several
