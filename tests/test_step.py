@@ -288,6 +288,22 @@ def test_views_of_one_tensor_compiled():
         torch.testing.assert_close(p, q, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.slow
+def test_inputs_of_any_strides_compiled():
+    theirs, ours = network(), network()
+    expected, optimizer = (torch.optim.SGD(n.parameters(), lr=0.1) for n in (theirs, ours))
+    step = compile_step(ours, F.squared_error, optimizer)
+    xs, ys = torch.randn(4, 3, 6).double().transpose(0, 1), torch.randint(3, (4, 3)).mT
+    apart, expanded = torch.randn(4, 12).double()[:, ::2], torch.randn(6).double().expand(4, 6)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        given = [*step.many(xs, ys), step(apart, ys[0]), step(expanded, ys[1])]
+    alike = [*xs, apart, expanded], [*ys, ys[0], ys[1]]
+    torch.testing.assert_close(
+        torch.stack(given), plainly(theirs, F.squared_error, expected, *alike)
+    )
+
+
 def test_an_input_in_the_memory_of_a_weight():
     def lookup(ours):
         net = square()

@@ -194,9 +194,9 @@ class CompiledStep:
             _refuse_gradient(xs, ys)
         memory = state.memory
         if xs.untyped_storage().data_ptr() in memory:
-            xs = xs.clone()  # or an update would change what is still to be read
+            (xs,) = copies([xs])  # or an update would change what is still to be read
         if ys.untyped_storage().data_ptr() in memory:
-            ys = ys.clone()
+            (ys,) = copies([ys])
         for bound in call.bounds:
             bound.check(xs, ys)
         rates = update.rates(self._optimizer, state.parameters, steps or 1, state.precision)
@@ -411,7 +411,7 @@ class CompiledStep:
                 with torch.no_grad(), config.patch({"cpp.vec_isa_ok": True}):
                     # Copies, so that x and y are two, and since the first call, which compiles,
                     # takes its effects.
-                    given: list[Any] = [*copies(tensors), rates, x.clone(), y.clone()]
+                    given: list[Any] = [*copies(tensors), rates, *copies([x]), *copies([y])]
                     program = torch._inductor.compile(graph, given)
                     program(*given)
             except Exception as error:
