@@ -30,13 +30,13 @@ from manualbp.tape.program import (
 from manualbp.tape.tape import Tape
 from manualbp.tape.updates import Parameter, refuse_options, update_of
 
-#: steps that a CUDA graph repeats at most: each is captured, and more of them gain nothing
+#: most steps in one CUDA graph: each is captured, and more of them gain no speed
 STEPS_PER_GRAPH = 8
-#: how many states of network and optimizer are known at a time, and how many programs
+#: how many states of network and optimizer are cached, and how many programs
 STATES, PROGRAMS = 8, 64
-#: how often the same inputs may need another program before a warning
+#: how many programs for the same inputs are traced before a warning
 RETRACES_BEFORE_WARNING = 16
-#: what changes a traced step before it is compiled, each in place
+#: passes over the graph of a traced step before it is compiled, each in place
 GRAPH_PASSES: list[Callable[[torch.fx.GraphModule], None]] = []
 
 
@@ -49,19 +49,18 @@ def compile_step(
 ) -> CompiledStep:
     """One training step as one compiled program: ``cost = step(x, y)``.
 
-    The step is run once on a :class:`~manualbp.Tape` with tensors that only have a shape. That
-    gives one flat list of operations, the formulas', their rules' and the optimizer's, without a
-    Python call between them, which Inductor compiles; on CUDA the result is captured as a graph
-    and replayed.
+    The step is run once on a :class:`~manualbp.Tape` with fake tensors. That gives one flat list of
+    operations: those of the formulas, of their rules and of the optimizer, without a Python call
+    between them. Inductor compiles it. On CUDA the result is captured as a graph and replayed.
 
-    A program holds for what it was made with: the shapes, the autocast, which options of the
-    optimizer are in use, and everything that the code of network and criterion can read: each
-    module, its attributes, hooks, mode and tensors, closures, and the globals named. Before each
-    step that is compared, and where something is another, the step is traced anew. Learning
-    rates, momenta, betas, weight decay and the like are inputs of the program: they may change
-    from step to step. What Python does beside the tensors happens while it is traced, not
-    afterwards: hooks, prints, counters. What a program cannot follow is an attribute of a class,
-    or something that is computed from outside, as from a file or a clock.
+    A program assumes what it was traced with: the shapes, the autocast, which options of the
+    optimizer are in use, and everything that the code of network and criterion can read. That is
+    each module with its attributes, hooks, mode and tensors, closures, and the globals named. Each
+    step compares this first, and is traced again where something has changed. Learning rates,
+    momenta, betas and weight decay are inputs of the program: they may change from step to step.
+    Side effects of Python (hooks, prints, counters) happen while the step is traced, and not
+    afterwards. A program does not notice a changed attribute of a class, nor a value computed from
+    outside, as from a file or a clock.
 
     The step zeroes the gradients and leaves none: there is nothing to clip or to accumulate, and
     a parameter that is not in the optimizer gets none.
@@ -69,12 +68,12 @@ def compile_step(
     Args:
         net: a network of manualbp's layers.
         criterion: cost of its output and the targets, a single number.
-        optimizer: ``SGD``, ``Adam`` or ``AdamW`` of :mod:`torch.optim`. Its state is its own, as
+        optimizer: ``SGD``, ``Adam`` or ``AdamW`` of :mod:`torch.optim`. Its state stays in it, as
             after ``optimizer.step()``: save it, load it, go on without the compiled step.
         compiler: False runs the flat program without Inductor.
 
     Raises:
-        TypeError: another optimizer, or an option of it that a program cannot have.
+        TypeError: another optimizer, or an option of it that a program does not support.
     """
     return CompiledStep(net, criterion, optimizer, compiler=compiler)
 
@@ -97,23 +96,25 @@ class CompiledStep:
         self._states: deque[_State] = deque(maxlen=STATES)
         self._programs: dict[Any, Program] = {}
         self._traced: Counter[Any] = Counter()
-        #: what a forward pass has written to while it was traced, the last time
+        #: the attribute that the forward pass wrote while it was last traced
         self._attribute_written: str | None = None
-        #: why programs run uncompiled: the compiler's own words, or None where they do not
+        #: why programs run uncompiled, in the compiler's words; None if they are compiled
         self.uncompiled: str | None = None
 
     @property
     def has_program(self) -> bool:
-        """Whether there is a program yet: the first step makes it, or the optimizer's state."""
+        """Whether there is a program yet. If the optimizer has no state, the first step makes that
+        instead.
+        """
         return bool(self._programs)
 
     def __call__(self, x: Tensor, y: Tensor) -> Tensor:
         """Train on one batch: its cost before the update, detached.
 
         Raises:
-            IndexError: on the CPU, a class or an index in ``x`` or ``y`` that there is not.
-            RuntimeError: ``x`` or ``y`` requires a gradient; or the step cannot be a program: it
-                depends on values in Python, or writes to attributes.
+            IndexError: on the CPU, a class or an index in ``x`` or ``y`` is out of range.
+            RuntimeError: ``x`` or ``y`` requires a gradient; or the step cannot be a program,
+                because it depends on values in Python, or writes to attributes.
         """
         cost = self._run(x, y, None)
         return self._eager_step(x, y) if cost is None else cost
@@ -136,7 +137,7 @@ class CompiledStep:
         length, at, costs = min(len(xs), STEPS_PER_GRAPH), 0, []
         while at < len(xs):
             steps = len(xs) - at
-            if xs.is_cuda:  # graphs of one length and of one step, or each remainder has its own
+            if xs.is_cuda:  # a remainder goes step by step, to need no graph of its own length
                 steps = length if steps >= length else 1
             part = self._run(xs[at : at + steps], ys[at : at + steps], steps)
             if part is None:
@@ -149,7 +150,7 @@ class CompiledStep:
         """The flat program of one step, to be read: ``print(step.trace(x, y).code)``.
 
         Raises:
-            RuntimeError: there is none yet, since the optimizer makes its state in its first step.
+            RuntimeError: the optimizer has no state yet, because its first step makes that.
         """
         state = _State(self._net, self._criterion, self._optimizer, None)
         traced = self._trace(state, self._update.structure(self._optimizer), x, y)
@@ -160,7 +161,7 @@ class CompiledStep:
         return traced.graph
 
     def _run(self, xs: Tensor, ys: Tensor, steps: int | None) -> Tensor | None:
-        """One batch, or ``steps`` of them along a first axis; None where no program can do it."""
+        """One batch, or ``steps`` of them along a first axis; None if there is no program yet."""
         state = self._state
         if state is None or not state.guards.hold():
             state = self._find_state()
@@ -194,7 +195,7 @@ class CompiledStep:
             _refuse_gradient(xs, ys)
         memory = state.memory
         if xs.untyped_storage().data_ptr() in memory:
-            (xs,) = copies([xs])  # or an update would change what is still to be read
+            (xs,) = copies([xs])  # because an update would change the batch before it is read
         if ys.untyped_storage().data_ptr() in memory:
             (ys,) = copies([ys])
         for bound in call.bounds:
@@ -213,13 +214,13 @@ class CompiledStep:
         return costs
 
     def _find_state(self) -> _State:
-        """What network and optimizer are like now: as they have been before, or anew."""
+        """The state of network and optimizer now: a cached one that holds, or a new one."""
         last = self._state
         for state in self._states:
             if state.guards.hold():
                 self._state = state
                 return state
-        # A tensor that has been replaced does not come back; what knows it would keep it alive.
+        # A state with a replaced tensor will not hold again, and would keep that tensor alive.
         kept = [state for state in self._states if state.guards.same_tensors()]
         reason = last.guards.difference() if last is not None else None
         self._state = _State(self._net, self._criterion, self._optimizer, reason)
@@ -229,11 +230,11 @@ class CompiledStep:
     def _make_call(
         self, state: _State, key: Any, xs: Tensor, ys: Tensor, steps: int | None
     ) -> _Call | None:
-        """A program for such inputs, from those that there are or anew; None: not yet."""
+        """A new program for such inputs; None if the step has to run without one."""
         _refuse_gradient(xs, ys)
         structure = key[-1]
         if any(map(self._update.state_names, structure)) and not self._optimizer.state:
-            return None  # without any state, the first step is the optimizer's own
+            return None  # the optimizer's own first step makes its state
         x, y = (xs, ys) if steps is None else (xs[0], ys[0])
         traced = self._trace(state, structure, x, y)
         if traced is None:
@@ -262,7 +263,7 @@ class CompiledStep:
         return call
 
     def _eager_step(self, x: Tensor, y: Tensor) -> Tensor:
-        """A step without a program, in which torch itself makes the state of its optimizer."""
+        """A step without a program. In it the optimizer makes its state."""
         self._optimizer.zero_grad()
         with Tape() as tape:
             cost = self._criterion(self._net(x), y)
@@ -272,7 +273,7 @@ class CompiledStep:
         return cost.detach()
 
     def _trace(self, state: _State, structure: Any, x: Tensor, y: Tensor) -> _Traced | None:
-        """The flat program; None where the optimizer lacks a state, or an attribute was written."""
+        """The flat program; None if the optimizer lacks state, or an attribute was written."""
         update, guards = self._update, state.guards
         used: list[int] = []
         buffers = {id(m._buffers) for m in guards.modules}
@@ -296,7 +297,7 @@ class CompiledStep:
                 for (container, key, i), value in zip(guards.places, found, strict=True):
                     if value is leaves[i]:
                         continue
-                    # As in forward: self.running = 0.9 * self.running + …
+                    # forward may assign a buffer: self.running = 0.9 * self.running + …
                     if not _same_metadata(value, tensors[i]) or id(container) not in buffers:
                         raise _AttributeWritten(f"the tensor {key!r}")
                     tensors[i].copy_(value)
@@ -321,13 +322,13 @@ class CompiledStep:
         from torch.fx.experimental.proxy_tensor import make_fx  # slow to import
 
         rates = update.rates(self._optimizer, state.parameters, 1, state.precision)
-        # Of their own memory: x and y may be one tensor now, and two the next time.
+        # They share no memory, because x and y may be one tensor now and two in the next step.
         inputs = [
             torch.empty_strided(t.shape, t.stride(), dtype=t.dtype, device=t.device) for t in (x, y)
         ]
         random_states = _random_states()
         try:
-            # Fake tensors: nothing is computed, so nothing is updated either.
+            # With fake tensors nothing is computed, so no weight is updated.
             graph = make_fx(whole, tracing_mode="fake")(
                 *guards.aliases, rates.to(x.device), *inputs
             )
@@ -355,7 +356,7 @@ class CompiledStep:
         return _Traced(graph, prune(graph, len(guards.aliases)), used)
 
     def _reject(self, what: str) -> None:
-        """Once may be a cache being filled: a step without a program lets that happen."""
+        """Refuse an attribute written twice: one write may fill a cache, in an eager step."""
         if self._attribute_written is not None:
             raise RuntimeError(
                 f"the forward pass writes to attributes at each step ({what}), which a program "
@@ -366,7 +367,7 @@ class CompiledStep:
     def _program(
         self, state: _State, traced: _Traced, key: Any, xs: Tensor, ys: Tensor, steps: int | None
     ) -> Program:
-        """The graph, compiled; or what has been made of the same graph before."""
+        """The compiled graph, from the cache if the same graph was compiled before."""
         tensors = [state.guards.aliases[i] for i in traced.tensors]
         x, y = (xs, ys) if steps is None else (xs[0], ys[0])
         rates = self._update.rates(self._optimizer, state.parameters, steps or 1, state.precision)
@@ -407,10 +408,10 @@ class CompiledStep:
 
                 for change in GRAPH_PASSES:
                     change(graph)
-                # Or Inductor tries out each instruction set that the processor names, for seconds.
+                # Inductor would otherwise test each instruction set of the processor, for seconds.
                 with torch.no_grad(), config.patch({"cpp.vec_isa_ok": True}):
-                    # Copies, so that x and y are two, and since the first call, which compiles,
-                    # takes its effects.
+                    # Copies, because the first call, which compiles, updates its inputs, and so
+                    # that x and y are two tensors.
                     given: list[Any] = [*copies(tensors), rates, *copies([x]), *copies([y])]
                     program = torch._inductor.compile(graph, given)
                     program(*given)
@@ -426,37 +427,38 @@ class CompiledStep:
 
 
 class _StateMissing(Exception):
-    """The optimizer has yet to make the state of a parameter that gets a gradient."""
+    """The optimizer has not made the state of a parameter that gets a gradient."""
 
 
 class _AttributeWritten(Exception):
-    """The forward pass has put another tensor where there was one."""
+    """The forward pass has replaced a tensor that is no buffer, or has another shape or dtype."""
 
 
 class _Traced(NamedTuple):
     graph: torch.fx.GraphModule
-    #: the tensors that it takes, by their places, and the updates that it makes
+    #: the indices of the tensors that it takes
     tensors: list[int]
+    #: the indices of the parameters that it updates
     used: list[int]
 
 
 class _Call(NamedTuple):
-    """A program, and what goes with a call of it."""
+    """A program, and the arguments and checks of a call of it."""
 
     program: Program
     tensors: list[Tensor]
-    #: the optimizer's own counts of steps, one for each parameter that it updates
+    #: the optimizer's step count of each parameter that the program updates
     counters: list[Tensor]
     bounds: list[IndexBound]
 
 
 class _State:
-    """Network, criterion and optimizer as they are, and the programs for that."""
+    """Network, criterion and optimizer as they are now, and the programs traced from them."""
 
     def __init__(
         self, net: nn.Module, criterion: Any, optimizer: torch.optim.Optimizer, reason: str | None
     ) -> None:
-        #: why there is another one than before
+        #: why the state before it does not hold any more
         self.reason = reason
         own, groups = vars(optimizer), optimizer.param_groups
         hooks = [own["_optimizer_step_pre_hooks"], own["_optimizer_step_post_hooks"]]
@@ -474,14 +476,14 @@ class _State:
                 (own, "param_groups"),
                 *((group, "params") for group in groups),
             ],
-            opaque=groups,  # whose options change from step to step
+            opaque=groups,  # their options may change from step to step
         )
         for kind in self.guards.hooks():
             raise RuntimeError(
                 f"{kind}: a compiled step does not call the hooks of tensors; remove them, or "
                 f"train on a manualbp.Tape, which does"
             )
-        #: what the optimizer may update: what gets no gradient, it leaves alone
+        #: the parameters that the optimizer may update; it skips one that gets no gradient
         self.parameters: list[Parameter] = []
         for number, group in enumerate(groups):
             for parameter in group["params"]:
@@ -498,9 +500,9 @@ class _State:
         self.trained = {p.place for p in self.parameters}
         self.calls: dict[Any, _Call] = {}
         aliases = self.guards.aliases
-        #: where their memory begins
+        #: the addresses at which the memory of the tensors begins
         self.memory = {memory_of(t) for t in aliases} - {0}
-        #: as exact as torch's own, whose options are Python's numbers
+        #: the dtype of the rates, which torch's optimizers compute as Python's floats
         double = any(aliases[i].dtype in (torch.float64, torch.complex128) for i in self.trained)
         self.precision = torch.float64 if double else torch.float32
 
@@ -510,7 +512,7 @@ def _same_metadata(value: Any, place: Tensor) -> bool:
 
 
 def _random_states() -> list[Any]:
-    """Of those generators that a program knows nothing of."""
+    """The states of the random number generators that a program cannot call."""
     states: list[Any] = [random.getstate()]
     if "numpy" in sys.modules:
         _, numbers, *place = sys.modules["numpy"].random.get_state()

@@ -1,4 +1,4 @@
-"""What a traced program took for granted beside its inputs, and whether that still holds."""
+"""What a traced program assumes beside its inputs, and whether that still holds."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch.nn.modules import module as torch_module
 
 from manualbp.core.modes import has_storage
 
-#: those of a module's own dictionaries that a call of it reads
+#: the dictionaries of a module that a call of it reads
 _READ = (
     "_parameters",
     "_buffers",
@@ -26,7 +26,7 @@ _READ = (
     "_backward_pre_hooks",
 )
 _MEMBERS = _READ[:3]
-#: and those that run for every module there is
+#: the dictionaries of hooks that run for every module
 _GLOBAL = (
     "_global_forward_hooks",
     "_global_forward_pre_hooks",
@@ -37,22 +37,22 @@ _BASE = frozenset(vars(nn.Module()))
 _LEAVES = (type, types.ModuleType, types.BuiltinFunctionType, str, int, float, complex, type(None))
 _MISSING = object()
 _is_set_to, _data_ptr = torch.Tensor.is_set_to, torch.Tensor.data_ptr
-#: what of a tensor itself decides about its gradient
-_marks = attrgetter("requires_grad", "_backward_hooks", "_post_accumulate_grad_hooks")
+#: the attributes of a tensor that decide about its gradient
+_gradient_flags = attrgetter("requires_grad", "_backward_hooks", "_post_accumulate_grad_hooks")
 
 
 class Guards:
-    """All that Python code reachable from some functions and modules can read, as it is now.
+    """A snapshot of all that Python code can read from some functions and modules.
 
-    Looked into are modules, with every attribute of theirs; functions, with their closures,
-    defaults, and the globals that they name; lists, tuples, sets and dictionaries; and of any
-    other object those attributes that the code names. Not seen is what stands on a class, and
-    what a library computes from files, clocks and the like.
+    It covers modules with all their attributes, functions with their closures, defaults and the
+    globals that they name, lists, tuples, sets and dictionaries. Of any other object it covers the
+    attributes that the code names. It does not cover attributes of classes, nor what a library
+    computes from files or clocks.
 
     Args:
-        roots: what is called, by the names that messages use.
-        entries: single items of dictionaries that belong to it as well.
-        opaque: what is not looked into.
+        roots: the functions and modules, by the names that messages use.
+        entries: single items of dictionaries, as (dictionary, key), which the snapshot includes.
+        opaque: objects that the snapshot does not enter.
     """
 
     def __init__(
@@ -63,10 +63,10 @@ class Guards:
     ) -> None:
         #: each tensor once
         self.tensors: list[Tensor] = []
-        #: where tensors are found: a container, a key, and the tensor's place in ``tensors``
+        #: where tensors are found: a container, a key, and the tensor's index in ``tensors``
         self.places: list[tuple[Any, Any, int]] = []
         self._index: dict[int, int] = {}
-        # Which keeps what it has seen, so that no id is used anew.
+        # It holds the objects too, so that Python reuses none of their ids.
         self._seen: dict[int, Any] = {id(value): value for value in opaque}
         self._names: set[str] = set()
         self._objects: list[tuple[Any, type, str]] = []
@@ -79,17 +79,17 @@ class Guards:
             self._visit(value, path)
         for hooks in _GLOBAL:
             self._visit(getattr(torch_module, hooks), "torch.nn.Module")
-        #: how many of the tensors the roots lead to
+        #: how many of the tensors can be reached from the roots
         self._reached = len(self.tensors)
         for holder, key in entries:
             self._entry(holder, key, str(key))
-        while self._objects:  # what the code names may lead to further objects
+        while self._objects:  # the attributes that the code names may hold further objects
             waiting, self._objects = self._objects, []
             for value, cls, path in waiting:
                 self._attributes(value, cls, self._names, path)
         self._freeze()
 
-    # ------------------------------------------------------------------------------- gathering
+    # ---------------------------------------------------------------------- making the snapshot
 
     def _visit(self, value: Any, path: str) -> None:
         if isinstance(value, _LEAVES) or isinstance(value, Tensor) or id(value) in self._seen:
@@ -161,7 +161,7 @@ class Guards:
             self._attributes(owner, type(owner), names, path)
 
     def _attributes(self, value: Any, cls: type, names: set[str], path: str) -> None:
-        """Those of an object's attributes that code may name."""
+        """Include those of an object's attributes that ``names`` lists."""
         names = self._code(cls, names, path)
         own = getattr(value, "__dict__", {})
         inner = [own[name] for name in _MEMBERS] if isinstance(value, nn.Module) else []
@@ -170,7 +170,7 @@ class Guards:
                 self._entry(holder, name, f"{path}.{name}")
 
     def _code(self, cls: type, names: set[str], path: str) -> set[str]:
-        """``names`` and what methods and properties of ``cls`` that they lead to name further."""
+        """``names``, and the names in the methods and properties of ``cls`` that they refer to."""
         found, waiting = set(names), list(names)
         for name in waiting:
             member = inspect.getattr_static(cls, name, None)
@@ -206,14 +206,14 @@ class Guards:
         names = _names(function.__code__)
         self._names |= names
         if str(function.__module__).partition(".")[0] in ("torch", "manualbp"):
-            return  # whose globals are constants
+            return  # the globals of these two packages are constants
         for name in sorted(names & function.__globals__.keys()):
             if not isinstance(function.__globals__[name], type | types.ModuleType):
                 self._entry(function.__globals__, name, name)
 
     def _freeze(self) -> None:
         pairs = zip(self._containers, self._paths, strict=True)
-        # A dictionary of hooks, for one, is empty nearly always: asking that costs least.
+        # Most containers are empty, such as dictionaries of hooks. That is the cheapest test.
         self._empty = [c for c in self._containers if not c]
         full = [(c, path) for c, path in pairs if c]
         self._containers, self._paths = [c for c, _ in full], [path for _, path in full]
@@ -223,14 +223,15 @@ class Guards:
         self._classes = [type(module) for module in self.modules]
         self._lookups = [(container, key) for container, key, _ in self.places]
         self._at = [self.tensors[number] for _, _, number in self.places]
-        # A dictionary or list that has another tensor is not equal to its copy: torch's == gives
-        # no single answer then, and raises. It gives one of single numbers.
-        self._single = [
+        # Comparing a container with its copy finds a replaced tensor, because torch's == of two
+        # tensors has no single truth value and raises. Of tensors with one number it has one, so
+        # these are compared by identity.
+        self._by_identity = [
             (container, key, tensor)
             for (container, key), tensor in zip(self._lookups, self._at, strict=True)
             if tensor.numel() == 1 or not any(container is c for c in self._containers)
         ]
-        #: the same memory, whatever becomes of the tensor's own ``.data``
+        #: views of the memory that the tensors have now, also after ``.data`` is replaced
         self.aliases = [t.detach() for t in self.tensors]
         numbered = zip(self.tensors, self.aliases, range(len(self.tensors)), strict=True)
         stored = [(t, a, i) for t, a, i in numbered if has_storage(t)]
@@ -239,29 +240,29 @@ class Guards:
         self._stored_at = [a for _, a, i in stored if i < self._reached]
         self._state = [t for t, _, i in stored if i >= self._reached]
         self._state_at = [t.data_ptr() for t in self._state]
-        self._marks = [*map(_marks, self._reached_tensors)]
+        self._flags = [*map(_gradient_flags, self._reached_tensors)]
 
     def index(self, tensor: Any) -> int | None:
-        """The place of a tensor in ``tensors``."""
+        """The index of a tensor in ``tensors``."""
         return self._index.get(id(tensor))
 
-    # ---------------------------------------------------------------------------------- asking
+    # --------------------------------------------------------------------- comparing with it
 
     def hold(self) -> bool:
-        """Whether all is as it was: before every step, so what costs least for one that holds."""
+        """Whether nothing has changed. It runs before every step, so it is kept cheap."""
         try:
             return (
-                not any([container[key] is not t for container, key, t in self._single])
+                not any([container[key] is not t for container, key, t in self._by_identity])
                 and self._containers == self._copies
                 and not any(self._empty)
                 and [*map(type, self.modules)] == self._classes
                 and not any([h.get(k) is not v for (h, k), v in self._known])
                 and all(map(_is_set_to, self._stored, self._stored_at))
-                and [*map(_marks, self._reached_tensors)] == self._marks
+                and [*map(_gradient_flags, self._reached_tensors)] == self._flags
                 and [*map(_data_ptr, self._state)] == self._state_at
             )
         except (LookupError, TypeError, ValueError, RuntimeError):
-            return False  # gone, or of a type whose == cannot say
+            return False  # an item is gone, or two values cannot be compared
 
     def same_tensors(self) -> bool:
         """Whether every tensor is still where it was found."""
@@ -282,27 +283,27 @@ class Guards:
             if (value := holder.get(key, _MISSING)) is not then:
                 return f"{key} was {_shown(then)} and is {_shown(value)}"
         if any(self._empty):
-            return f"{next(c for c in self._empty if c)} has been empty"
+            return f"{next(c for c in self._empty if c)} was empty"
         return "a tensor's memory, its hooks, or whether it requires a gradient"
 
     def hooks(self) -> Iterator[str]:
-        """The kinds of hooks that tensors bear."""
-        for required, backward, accumulated in self._marks:
+        """The methods by which hooks were registered on the tensors."""
+        for required, backward, accumulated in self._flags:
             if required and (backward or accumulated):
                 yield "register_hook" if backward else "register_post_accumulate_grad_hook"
 
     def swap(self, tensors: Sequence[Tensor]) -> None:
-        """Put other tensors in the places of those found."""
+        """Replace each tensor in its containers."""
         for container, key, number in self.places:
             if key in _items(container):
                 container[key] = tensors[number]
 
     def found(self) -> list[Any]:
-        """What is in the place of each tensor now."""
+        """The value that is now in the place of each tensor."""
         return [_items(container).get(key) for container, key in self._lookups]
 
     def restore(self) -> None:
-        """Put everything back as it was found."""
+        """Restore every container and entry to the snapshot."""
         for container, copy in zip(self._containers, self._copies, strict=True):
             if isinstance(container, list):
                 container[:] = copy
@@ -325,7 +326,7 @@ class Guards:
 
 
 class _Cell:
-    """A variable of an enclosing function, as a container of one."""
+    """A closure's cell, as a container of one value."""
 
     __hash__ = None  # type: ignore[assignment]
 
@@ -351,12 +352,12 @@ def _contents(cell: types.CellType) -> Any:
 
 
 def _names(code: types.CodeType) -> set[str]:
-    """The names that a function's code and the functions inside of it mention."""
+    """The names in a function's code and in the code of the functions inside it."""
     found = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
             found |= _names(constant)
-        elif isinstance(constant, str) and constant.isidentifier():  # for getattr
+        elif isinstance(constant, str) and constant.isidentifier():  # as getattr takes it
             found.add(constant)
     return found
 
@@ -378,7 +379,7 @@ def _items(container: Any) -> dict[Any, Any]:
 
 def _shown(value: Any) -> str:
     if value is _MISSING:
-        return "not there"
+        return "missing"
     if isinstance(value, Tensor):
         return f"a tensor of shape {tuple(value.shape)}"
     shown = repr(value)

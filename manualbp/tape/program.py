@@ -1,4 +1,4 @@
-"""A traced program: what it takes, what its inputs have to hold, and how it runs on CUDA."""
+"""A traced program: its inputs, the indices that they may hold, and how it runs on CUDA."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Replay:
         stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
         stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(stream), torch.no_grad():
-            for _ in range(3):  # as torch advises, so that libraries allocate before the capture
+            for _ in range(3):  # torch advises it, so that libraries allocate before the capture
                 program(*tensors, *self._inputs)
             for tensor, value in zip(tensors, before, strict=True):
                 tensor.copy_(value)
@@ -54,14 +54,14 @@ class Replay:
 
 
 class IndexBound(NamedTuple):
-    """That an input holds indices of something of so many."""
+    """The bound of an input that is used as indices: 0 ≤ index < ``size``, or ``ignored``."""
 
     name: str
     size: int
     ignored: int | None
 
     def check(self, xs: Tensor, ys: Tensor) -> None:
-        """Before anything is computed: a compiled loop over many can only end the process."""
+        """Raise before anything is computed, because a compiled loop would end the process."""
         indices = xs if self.name == "x" else ys
         if not indices.numel():
             return
@@ -80,7 +80,7 @@ class IndexBound(NamedTuple):
 
 
 def prune(graph: torch.fx.GraphModule, tensors: int) -> list[int]:
-    """Take away what the graph does not use of its first so many inputs: the places of the rest."""
+    """Erase those of the first ``tensors`` inputs that nothing uses; the indices of the rest."""
     graph.graph.eliminate_dead_code()
     inputs = [node for node in graph.graph.nodes if node.op == "placeholder"]
     for node in inputs[:tensors]:
@@ -90,14 +90,14 @@ def prune(graph: torch.fx.GraphModule, tensors: int) -> list[int]:
     return [i for i, node in enumerate(inputs[:tensors]) if node.users]
 
 
-#: operators that take indices: the places of what is indexed, of the axis, and of the indices
+#: operators that take indices: the positions of the tensor indexed, of the axis, of the indices
 _INDEXING = {
     aten.embedding.default: (0, None, 1),
     aten.gather.default: (0, 1, 2),
     aten.index_select.default: (0, 1, 2),
 }
 _LOSSES = (aten.nll_loss_forward.default, aten.nll_loss2d_forward.default)
-#: what may stand between an input and its use as indices
+#: operators that only move the numbers of an input before they are used as indices
 _MOVES = (
     "alias detach unsqueeze squeeze view _unsafe_view reshape select unbind getitem clone expand "
     "t transpose permute _to_copy slice"
@@ -105,7 +105,7 @@ _MOVES = (
 
 
 def bounds_of(graph: torch.fx.GraphModule) -> list[IndexBound]:
-    """What inputs have to hold because they are used as indices, as they come."""
+    """The bounds of the inputs that are used as indices without a change of their numbers."""
     nodes = graph.graph.nodes
     *_, x, y = (node for node in nodes if node.op == "placeholder")
     found = []
@@ -132,12 +132,12 @@ def _name(node: torch.fx.Node) -> str:
 
 
 def memory_of(tensor: Tensor) -> int:
-    """Where the memory begins that a tensor is in."""
+    """The address at which the memory of a tensor begins; 0 if it has none."""
     return tensor.untyped_storage().data_ptr() if has_storage(tensor) else 0
 
 
 def layout(tensors: Iterable[Tensor]) -> list[Any]:
-    """Shapes, strides, types and places of tensors, and which are in the same memory."""
+    """Shapes, strides, dtypes and devices of tensors, and which of them share memory."""
     first: dict[int, int] = {}
     return [
         (
@@ -168,7 +168,7 @@ def copies(tensors: Iterable[Tensor]) -> list[Tensor]:
 
 
 def raise_explained(error: Exception) -> None:
-    """Say in other words what torch's tracer says of values, which a program does not have."""
+    """Explain the errors of torch's tracer about values, which a program does not have."""
     kind, said = type(error).__name__, str(error)
     if kind.startswith(("DataDependent", "DynamicOutputShape", "GuardOnDataDependent")):
         raise RuntimeError(

@@ -11,33 +11,25 @@ from torch import Tensor
 
 
 class Parameter(NamedTuple):
-    """One that the optimizer may update."""
+    """A parameter that the optimizer may update."""
 
+    #: its index among the program's tensors
     place: int
     group: int
-    #: the places of its state's tensors
+    #: the index of each tensor of its state
     state: dict[str, int]
     step: Tensor | None
 
 
-class SGD:
-    """w ← w − η v,  v ← μ v + (1 − τ) ∂C/∂w   (torch.optim.SGD)"""
+class _Update:
+    """The update of one optimizer. Its rates are an input of the program, and may change."""
 
     def __init__(self) -> None:
         self._last: tuple[Any, Tensor] | None = None
 
     def structure(self, optimizer: torch.optim.Optimizer) -> tuple[Any, ...]:
-        """For each group, what of an update there is at all."""
-        return tuple(
-            [
-                (g["momentum"] != 0, g["weight_decay"] != 0, g["nesterov"], g["maximize"])
-                for g in optimizer.param_groups
-            ]
-        )
-
-    def state_names(self, structure: Any) -> set[str]:
-        """The state that an update needs."""
-        return {"momentum_buffer"} if structure[0] else set()
+        """For each group, the options that decide which operations the program has."""
+        return tuple([self._options(group) for group in optimizer.param_groups])
 
     def rates(
         self,
@@ -46,112 +38,140 @@ class SGD:
         steps: int,
         precision: torch.dtype,
     ) -> Tensor:
-        """(steps, 4 groups): η, μ, 1 − τ and the weight decay of each group."""
-        row = []
-        for g in optimizer.param_groups:
-            row += [float(g["lr"]), g["momentum"], 1 - g["dampening"], g["weight_decay"]]
-        if self._last is None or self._last[0] != (row, steps, precision):
-            self._last = (row, steps, precision), _tensor(row * steps, steps, precision)
+        """(steps, \\*): the numbers of each step."""
+        key = (self._numbers(optimizer.param_groups, parameters, steps), steps, precision)
+        if self._last is None or self._last[0] != key:
+            self._last = key, _tensor(key[0], steps, precision)
         return self._last[1]
 
-    def rows(self, rate: Tensor, groups: int, parameters: list[Parameter]) -> list[Any]:
-        """What ``apply`` takes for each parameter, of one step's numbers."""
-        each = rate.unbind(0)
-        return [each[4 * p.group : 4 * p.group + 4] for p in parameters]
+    def state_names(self, options: Any) -> set[str]:
+        """The names of the state that an update of a group with these options needs."""
+        raise NotImplementedError
+
+    def rows(self, rates: Tensor, groups: int, parameters: list[Parameter]) -> list[Any]:
+        """For each parameter, its numbers among the ``rates`` of one step."""
+        raise NotImplementedError
 
     def apply(
-        self, w: Tensor, g: Tensor, state: dict[str, Tensor], rate: tuple[Tensor, ...], o: Any
+        self, w: Tensor, g: Tensor, state: dict[str, Tensor], row: tuple[Tensor, ...], options: Any
     ) -> None:
-        (lr, momentum, undamped, decay), (moves, decays, nesterov, maximize) = rate, o
+        """Write into the weight and its state."""
+        raise NotImplementedError
+
+    def _options(self, group: dict[str, Any]) -> tuple[Any, ...]:
+        raise NotImplementedError
+
+    def _numbers(
+        self, groups: list[dict[str, Any]], parameters: list[Parameter], steps: int
+    ) -> list[float]:
+        """The rates of all steps, one step after the other."""
+        raise NotImplementedError
+
+
+class SGD(_Update):
+    """w ← w − η v,  v ← μ v + (1 − τ) ∂C/∂w   (torch.optim.SGD)"""
+
+    def _options(self, group: dict[str, Any]) -> tuple[Any, ...]:
+        g = group
+        return g["momentum"] != 0, g["weight_decay"] != 0, g["nesterov"], g["maximize"]
+
+    def state_names(self, options: Any) -> set[str]:
+        return {"momentum_buffer"} if options[0] else set()
+
+    def _numbers(
+        self, groups: list[dict[str, Any]], parameters: list[Parameter], steps: int
+    ) -> list[float]:
+        """η, μ, 1 − τ and the weight decay of each group; the same for every step."""
+        row: list[float] = []
+        for g in groups:
+            row += [float(g["lr"]), g["momentum"], 1 - g["dampening"], g["weight_decay"]]
+        return row * steps
+
+    def rows(self, rates: Tensor, groups: int, parameters: list[Parameter]) -> list[Any]:
+        numbers = rates.unbind(0)
+        return [numbers[4 * p.group : 4 * p.group + 4] for p in parameters]
+
+    def apply(
+        self, w: Tensor, g: Tensor, state: dict[str, Tensor], row: tuple[Tensor, ...], options: Any
+    ) -> None:
+        lr, momentum, undamped, weight_decay = row
+        has_momentum, has_decay, nesterov, maximize = options
         g = _upcast(g)
         if maximize:
             g = -g
-        if decays:
-            g = g + decay * _upcast(w)
-        if moves:
+        if has_decay:
+            g = g + weight_decay * _upcast(w)
+        if has_momentum:
             v = momentum * _upcast(state["momentum_buffer"]) + undamped * g
             state["momentum_buffer"].copy_(v)
             g = g + momentum * v if nesterov else v
         w.sub_(lr * g)
 
 
-class Adam:
+class Adam(_Update):
     """w ← w − η m̂ / (√v̂ + ε),  running means of ∂C/∂w and its square   (torch.optim.Adam)"""
 
-    def structure(self, optimizer: torch.optim.Optimizer) -> tuple[Any, ...]:
-        return tuple(
-            [
-                (
-                    g["weight_decay"] != 0,
-                    bool(g.get("decoupled_weight_decay")),
-                    g["amsgrad"],
-                    g["maximize"],
-                )
-                for g in optimizer.param_groups
-            ]
-        )
+    def _options(self, group: dict[str, Any]) -> tuple[Any, ...]:
+        decoupled = bool(group.get("decoupled_weight_decay"))
+        return group["weight_decay"] != 0, decoupled, group["amsgrad"], group["maximize"]
 
-    def state_names(self, structure: Any) -> set[str]:
-        return {"exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if structure[2] else [])}
+    def state_names(self, options: Any) -> set[str]:
+        return {"exp_avg", "exp_avg_sq", *(["max_exp_avg_sq"] if options[2] else [])}
 
-    def rates(
-        self,
-        optimizer: torch.optim.Optimizer,
-        parameters: list[Parameter],
-        steps: int,
-        precision: torch.dtype,
-    ) -> Tensor:
-        """(steps, 6 groups + 2 parameters): of each group 1 − β₁, β₂, 1 − β₂, ε, the weight decay
-        and what that leaves of a weight; of each parameter η / (1 − β₁ᵗ) and √(1 − β₂ᵗ).
+    def _numbers(
+        self, groups: list[dict[str, Any]], parameters: list[Parameter], steps: int
+    ) -> list[float]:
+        """For each step: of each group 1 − β₁, β₂, 1 − β₂, ε, λ and 1 − η λ, with λ the weight
+        decay; of each parameter η / (1 − β₁ᵗ) and √(1 − β₂ᵗ).
         """
-        counted = [p.step for p in parameters if p.step is not None]
-        counts = iter(torch.stack(counted).tolist() if counted else ())
+        tensors = [p.step for p in parameters if p.step is not None]
+        counts = iter(torch.stack(tensors).tolist() if tensors else ())
         done = [0.0 if p.step is None else next(counts) for p in parameters]
-        rates: list[float] = []
-        groups = []
-        for g in optimizer.param_groups:
+        of_groups: list[float] = []
+        corrected = []
+        for g in groups:
             lr, (beta1, beta2), decay = float(g["lr"]), map(float, g["betas"]), g["weight_decay"]
-            groups.append((lr, beta1, beta2))
-            rates += [1 - beta1, beta2, 1 - beta2, g["eps"], decay, 1 - lr * decay]
-        shared, all_rates = rates, []
+            corrected.append((lr, beta1, beta2))
+            of_groups += [1 - beta1, beta2, 1 - beta2, g["eps"], decay, 1 - lr * decay]
+        numbers: list[float] = []
         for step in range(1, steps + 1):
             known: dict[Any, tuple[float, float]] = {}
-            all_rates += shared
+            numbers += of_groups
             for p, before in zip(parameters, done, strict=True):
                 pair = known.get((p.group, before))
                 if pair is None:
-                    (lr, beta1, beta2), t = groups[p.group], before + step
+                    (lr, beta1, beta2), t = corrected[p.group], before + step
                     pair = lr / (1 - beta1**t), math.sqrt(1 - beta2**t)
                     known[p.group, before] = pair
-                all_rates += pair
-        return _tensor(all_rates, steps, precision)
+                numbers += pair
+        return numbers
 
-    def rows(self, rate: Tensor, groups: int, parameters: list[Parameter]) -> list[Any]:
-        each = rate.unbind(0)
-        own = each[6 * groups :]
+    def rows(self, rates: Tensor, groups: int, parameters: list[Parameter]) -> list[Any]:
+        numbers = rates.unbind(0)
+        of_parameters = numbers[6 * groups :]
         return [
-            (*each[6 * p.group : 6 * p.group + 6], *own[2 * i : 2 * i + 2])
+            (*numbers[6 * p.group : 6 * p.group + 6], *of_parameters[2 * i : 2 * i + 2])
             for i, p in enumerate(parameters)
         ]
 
     def apply(
-        self, w: Tensor, g: Tensor, state: dict[str, Tensor], rate: tuple[Tensor, ...], o: Any
+        self, w: Tensor, g: Tensor, state: dict[str, Tensor], row: tuple[Tensor, ...], options: Any
     ) -> None:
-        new1, beta2, new2, eps, decay, left, size, root = rate
-        decays, decoupled, amsgrad, maximize = o
-        if w.is_complex():  # its parts are parameters by themselves
+        one_minus_beta1, beta2, one_minus_beta2, eps, weight_decay, shrink, size, root = row
+        has_decay, decoupled, amsgrad, maximize = options
+        if w.is_complex():  # torch updates real and imaginary part as two parameters
             w, g, *values = map(torch.view_as_real, (w, g, *state.values()))
             state = dict(zip(state, values, strict=True))
         g = _upcast(g)
         if maximize:
             g = -g
-        if decays and decoupled:
-            w.mul_(left)
-        elif decays:
-            g = g + decay * _upcast(w)
+        if has_decay and decoupled:
+            w.mul_(shrink)
+        elif has_decay:
+            g = g + weight_decay * _upcast(w)
         m, v = _upcast(state["exp_avg"]), _upcast(state["exp_avg_sq"])
-        m = m + new1 * (g - m)
-        v = beta2 * v + new2 * g * g
+        m = m + one_minus_beta1 * (g - m)
+        v = beta2 * v + one_minus_beta2 * g * g
         state["exp_avg"].copy_(m)
         state["exp_avg_sq"].copy_(v)
         if amsgrad:
@@ -161,12 +181,12 @@ class Adam:
 
 
 def _upcast(t: Tensor) -> Tensor:
-    """As torch's kernels compute with it."""
+    """Half precision as float32, in which torch's kernels compute."""
     return t.float() if t.dtype in (torch.float16, torch.bfloat16) else t
 
 
 def _tensor(numbers: list[float], steps: int, precision: torch.dtype) -> Tensor:
-    # Twice as fast as torch.tensor(numbers).
+    # torch.tensor(numbers) takes twice as long.
     kind = "d" if precision is torch.float64 else "f"
     return torch.frombuffer(array(kind, numbers), dtype=precision).view(steps, -1)
 
