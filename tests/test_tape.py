@@ -1002,11 +1002,11 @@ def test_a_line_belongs_to_the_rule_that_it_states(name):
     formula = FORMULAS[name]
     if variadic(formula.forward) and formula.arity is None:
         pytest.skip("stated for each number of tensors")
-    rules = docstrings.stated(formula)["rules"]
+    rules = docstrings.read_docstring(formula)["rules"]
     assert {*rules} == {*formula.derivation.differentiable}, (
         "a line for each rule, and a rule for each"
     )
-    symbols = docstrings.stated(formula)["symbols"]
+    symbols = docstrings.read_docstring(formula)["symbols"]
     assert len({*symbols.values()}) == len(symbols)
     for argument, symbol in symbols.items():
         for part, letters in SYMBOLS.items():
@@ -1069,7 +1069,7 @@ class Unclear(formulas.Linear):
     ],
 )
 def test_lines_are_inherited_along_the_classes(formula, value, lines):
-    said = docstrings.stated(formula)
+    said = docstrings.read_docstring(formula)
     assert said["output"] == value
     found = [said["rules"].get(a) for a in ("input", "weight", "bias")]
     assert [line and line.partition(" = ")[2] for line in found] == lines
@@ -1098,5 +1098,5 @@ def test_the_rules_of_any_number_of_tensors_are_stated():
     with Tape(keep=True) as tape:
         cost = F.cat([a, b]).sum()
     tape.backprop(cost)
-    assert len(docstrings.stated(tape[0].formula)["rules"]) == 2
+    assert len(docstrings.read_docstring(tape[0].formula)["rules"]) == 2
     assert str(tape).count("∂C/∂") >= 2

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from manualbp import nn as ours
-from manualbp.core.text import columns
+from manualbp.core.tables import table_lines
 from manualbp.nn._known import REFUSED
 
 
@@ -27,7 +27,7 @@ class Conversion:
     def __str__(self) -> str:
         rows = [[path, name, "converted"] for path, name in self.converted.items()]
         rows += [[path, name, f"left: {why}"] for path, (name, why) in self.left.items()]
-        lines = columns(["module", "class", ""], rows)
+        lines = table_lines(["module", "class", ""], rows)
         lines.append(f"{len(self.converted)} converted, {len(self.left)} left")
         if self.converted and not self.keep_types:
             lines.append(_EXACT)

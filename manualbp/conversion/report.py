@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from manualbp.core.graph import formula_of, is_structural, name_of, nodes
 from manualbp.core.module_paths import paths
-from manualbp.core.text import columns
+from manualbp.core.tables import table_lines
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Coverage:
         rows = [[kind, name, str(n), path] for (kind, name, path), n in counts.items()]
         rows.append(["structural", "", str(len(self.structural)), ""])
         foreign = [f"{use.name} {use.shape}".strip() for use in self.parameters if use.foreign]
-        lines = columns(["", "step", "times", "module"], sorted(rows, reverse=True))
+        lines = table_lines(["", "step", "times", "module"], sorted(rows, reverse=True))
         lines.append(
             f"{self.fraction:.1%} explicit: {len(self.explicit)} explicit, "
             f"{len(self.structural)} structural, {len(self.foreign)} foreign"

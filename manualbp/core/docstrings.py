@@ -9,15 +9,15 @@ from manualbp.core.formula import Formula
 from manualbp.core.graph import Structural
 
 
-def stated(formula: Any) -> dict[str, Any]:
-    """What a formula's docstrings say, line by line.
+def read_docstring(formula: Any) -> dict[str, Any]:
+    """The lines of a formula's docstrings, by what they state.
 
     The ∂ lines of a class belong to its own rules, in their order, or to all of its rules, those
     inherited first. A rule that no docstring of that class or of one above it states has no line.
 
     Returns:
         ``output``, the line of its value; ``rules``, the ∂ line of each argument that has one;
-        ``symbols``, what mathematics calls each of these arguments; ``symbol``, its value.
+        ``symbols``, the symbol of each of these arguments; ``symbol``, that of the value.
     """
     if isinstance(formula, Structural):
         return {"output": "", "rules": {}, "symbols": {}, "symbol": "a"}

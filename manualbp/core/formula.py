@@ -14,7 +14,7 @@ from torch.autograd.function import FunctionMeta
 
 from manualbp.core.derivation import KERNELS, Derivation, Kernel, derive, lineage, variadic
 from manualbp.core.modes import is_dynamo_compiling
-from manualbp.core.running import function, refuse_keywords, traced, ways
+from manualbp.core.running import derived_methods, function, refuse_keywords, traced
 
 
 class _Meta(FunctionMeta):
@@ -111,15 +111,15 @@ class Formula(Function, metaclass=_Meta):
         if variadic(cls.forward) is None or cls.arity is not None:
             _derive(cls)
             return
-        for name, way in _apply_variadic(cls).items():
-            setattr(cls, name, staticmethod(way))
+        for name, method in _apply_variadic(cls).items():
+            setattr(cls, name, staticmethod(method))
 
 
 def _derive(cls: type[Formula]) -> None:
     """Give ``cls`` what its signatures, and the kernels of its methods, say."""
     cls.derivation = derive(cls, Formula)
-    for name, way in ways(cls).items():
-        setattr(cls, name, staticmethod(way))
+    for name, method in derived_methods(cls).items():
+        setattr(cls, name, staticmethod(method))
 
 
 def register(kernel: Kernel) -> None:

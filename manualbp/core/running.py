@@ -37,11 +37,13 @@ from manualbp.core.saving import Save, Saved, save_for_both, saved_for_both, sav
 Call = Callable[..., Any]
 
 
-def ways(cls: Any) -> dict[str, Call]:
-    """``apply`` of a formula, the cheapest way to run it that is right where it is called.
+def derived_methods(cls: Any) -> dict[str, Call]:
+    """The methods of a formula by which it is run, by name.
 
-    There are several Functions, because Dynamo refuses one that has a ``jvp``, and because the form
-    that torch.func needs takes five times as long in eager mode. Only ``apply`` knows them.
+    ``apply`` chooses at each call the cheapest Function that is right there. There are several
+    Functions, because Dynamo refuses one that has a ``jvp``, and because the form that torch.func
+    needs takes five times as long in eager mode. ``in_place`` writes into the first argument, and
+    ``in_graph`` is what a compiled program calls under a transform.
     """
     d: Derivation = cls.derivation
     save, saved = saving(d)

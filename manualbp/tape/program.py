@@ -18,12 +18,12 @@ aten = torch.ops.aten
 def repeated(program: Program) -> Program:
     """The program of one step, run on several batches, one after the other."""
 
-    def several(*flat: Tensor) -> Tensor:
+    def run(*flat: Tensor) -> Tensor:
         *tensors, rates, xs, ys = flat
         batches = zip(rates.unsqueeze(1).unbind(0), xs.unbind(0), ys.unbind(0), strict=True)
         return torch.stack([program(*tensors, rate, x, y) for rate, x, y in batches])
 
-    return several
+    return run
 
 
 class Replay:

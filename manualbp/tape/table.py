@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from manualbp.core.docstrings import stated
-from manualbp.core.text import columns
+from manualbp.core.docstrings import read_docstring
+from manualbp.core.tables import table_lines
 from manualbp.tape.backward import MAX_OUTPUTS
 
 SUPERSCRIPTS = str.maketrans("0123456789", "⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def table(entries: Sequence[Any]) -> str:
-    """The chain on one line; then, for each entry of a tape, its value and its rules."""
+    """The chain on one line; then, for each entry of a tape, its value and its ∂ lines."""
     if not entries:
         return "an empty tape: no formula has been called on it that wants a gradient"
     names, layers = _names(entries)
@@ -21,9 +21,9 @@ def table(entries: Sequence[Any]) -> str:
     rows: list[list[str]] = []
     for index in range(len(entries) - 1, -1, -1):
         entry = entries[index]
-        lines = stated(entry.formula)
+        lines = read_docstring(entry.formula)
         shape = "×".join(map(str, entry.shapes[0])) or "number"
-        saved = "let go" if entry.saved is None else _size(entry.bytes)
+        saved = "freed" if entry.saved is None else _size(entry.bytes)
         rows.append([names[index], entry.name, entry.path, shape, saved, lines["output"], ""])
         for i, (argument, source) in enumerate(_arguments(entry)):
             if source is None:
@@ -36,8 +36,8 @@ def table(entries: Sequence[Any]) -> str:
             rows.append(
                 ["", "", "", "", "", lines["rules"].get(argument, ""), norm or f"→ {target}"]
             )
-    head = ["", "formula", "module", "shape", "keeps", "value, and what it passes back", ""]
-    return "\n".join([chain, "", *columns(head, rows)])
+    head = ["", "formula", "module", "shape", "saves", "value, and what it passes back", ""]
+    return "\n".join([chain, "", *table_lines(head, rows)])
 
 
 def _arguments(entry: Any) -> list[tuple[str, Any]]:
@@ -45,10 +45,10 @@ def _arguments(entry: Any) -> list[tuple[str, Any]]:
 
 
 def _names(entries: Sequence[Any]) -> tuple[list[str], list[str]]:
-    """A name for the value of each entry, and the number of the layer that it belongs to."""
+    """A name for the value of each entry, and the number of its layer, as superscripts."""
     names, layers, layer = [], [], 0
     for entry in entries:
-        symbol = stated(entry.formula)["symbol"]
+        symbol = read_docstring(entry.formula)["symbol"]
         layer += symbol == "z"
         number = str(layer).translate(SUPERSCRIPTS)
         names.append(symbol if symbol == "C" else symbol + number)
@@ -57,7 +57,7 @@ def _names(entries: Sequence[Any]) -> tuple[list[str], list[str]]:
 
 
 def _chain(entries: Sequence[Any], names: list[str]) -> list[str]:
-    """The longest way back from the last value, by the first source of each entry."""
+    """Names from the last value back, each followed by the latest of its sources."""
     index: int | None = len(entries) - 1
     chain = []
     while index is not None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from manualbp.core import graph
-from manualbp.core.docstrings import stated
+from manualbp.core.docstrings import read_docstring
 from manualbp.training.monitor import Cost, recording
 
 
@@ -55,5 +55,5 @@ def formula_of(output: Tensor) -> tuple[str, str]:
         return "", f"autograd's own ({type(output.grad_fn).__name__})"
     if getattr(formula, "derivation", None) is None:
         return "", f"{formula.__name__}, a backward pass written by hand"
-    lines = stated(formula)
+    lines = read_docstring(formula)
     return lines["output"], "   ".join(lines["rules"].values()) or f"{formula.__name__}'s rules"
