@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
-from manualbp.core.modes import may_run_kernels, plain
+from manualbp.core.modes import is_dynamo_compiling, may_run_kernels, plain
 
 #: the dtypes whose rules are computed in single precision, as torch's kernels compute them
 HALF = (torch.float16, torch.bfloat16)
@@ -53,6 +53,7 @@ def namespace(formula: Any) -> dict[str, Any]:
     names |= {"_unbroadcast": unbroadcast, "_no_rule": no_rule, "_Tensor": Tensor}
     names |= {"_conjugates": conjugates, "_too_few": too_few, "_forward": formula.cls.forward}
     names |= {"_may_run_kernels": may_run_kernels, "_plain": plain, "_zeros": zeros}
+    names |= {"_is_dynamo_compiling": is_dynamo_compiling}
     for kernel in formula.kernels:
         i = formula.kernels.index(kernel)
         names |= {f"_kernel{i}": kernel.function}
@@ -175,6 +176,10 @@ def _unless_kernels_may_run(formula: Any) -> list[str]:
     ]
 
 
+#: asked before a size is, which Dynamo would make a condition of the program
+_UNTRACED = "not _is_dynamo_compiling()"
+
+
 def _any_profits(formula: Any) -> str:
     """Asked first, because it costs less than to look at the tensors."""
     kernels = [k for k in formula.kernels if formula.cls.forward not in k.of]
@@ -182,7 +187,7 @@ def _any_profits(formula: Any) -> str:
         return ""
     i = formula.kernels.index
     each = (_kernel_call(formula, f"_profitable{i(k)}", k, k.profitable) for k in kernels)
-    return f"({_or(each)}) and "
+    return f"{_UNTRACED} and ({_or(each)}) and "
 
 
 def _forward(formula: Any, kernel: Any) -> str:
@@ -191,7 +196,7 @@ def _forward(formula: Any, kernel: Any) -> str:
     plain = f"_plain({', '.join(tensors)})"
     # The one may look at sizes alone, which is quick; the other at numbers, which only plain
     # tensors have.
-    profits = _condition(formula, kernel, "profitable", "{} and ")
+    profits = _condition(formula, kernel, "profitable", f"{_UNTRACED} and {{}} and ")
     alike = _condition(formula, kernel, "supported", " and {}")
     return _function(
         "forward",

@@ -46,7 +46,7 @@ def _is_small(g: Tensor, mode: str) -> bool:
 def _rounds_alike(mode: str, scale_factor: float | Sequence[float] | None) -> bool:
     """Whether torch's loop gives g to the pixel that the forward pass took it from."""
     given = scale_factor if isinstance(scale_factor, Sequence) else (scale_factor,)
-    return mode not in ("nearest", "nearest-exact") or all(s in (1, 2, 4, 8) for s in given)
+    return mode not in ("nearest", "nearest-exact") or all(s in (None, 1, 2, 4, 8) for s in given)
 
 
 @of(formulas.Interpolate.grad_input, supported=_rounds_alike, profitable=_is_small)
