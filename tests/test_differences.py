@@ -267,3 +267,16 @@ def test_the_zero_that_a_sign_passes_back_is_a_number():
         assert gradient.isnan()
     (gradient,) = torch.autograd.grad(torch.sgn(torch.sqrt(x)), x)
     assert gradient == 0
+
+
+@pytest.mark.parametrize("pool", ["avg_pool1d", "max_pool1d"])
+def test_hooks_of_a_value_that_is_no_view_here_are_called(pool):
+    """Though it is written to afterwards, through a view of it that the cost uses alone."""
+    output = getattr(F, pool)(torch.rand(2, 3, 8, requires_grad=True), 2)
+    output.register_hook(lambda g: seen.append(g))
+    output.retain_grad()
+    seen, view = [], output.view_as(output)
+    g = torch.randn_like(view.mul_(2))
+    view.backward(g)
+    assert_close(seen[0], 2 * g, **EXACT)  # of the value before it was doubled
+    assert_close(output.grad, g, **EXACT)

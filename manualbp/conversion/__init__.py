@@ -1,1 +1,1 @@
-"""Models that are not written for manualbp: their layers, their calls, their graphs."""
+"""Models that are not written for manualbp: conversion, interception and coverage."""

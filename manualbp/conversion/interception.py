@@ -22,16 +22,16 @@ class intercept(by_formula):
             cost = criterion(net(x), y)
         cost.backward()
 
-    Whatever :mod:`manualbp.functional` has a function for, ``F.relu(x)``, ``x @ w``, ``x + y``,
-    ``x.mean(1)``, ``torch.cat([x, y])``, is run by its formula when something in it wants a
-    gradient. What torch writes in Python over other functions,
-    ``F.multi_head_attention_forward``, is entered. The rest runs as it is: views are structure,
-    and what else remains :func:`manualbp.coverage` names.
+    A call runs by formula if :mod:`manualbp.functional` has the function (``F.relu(x)``, ``x @ w``,
+    ``x + y``, ``x.mean(1)``, ``torch.cat([x, y])``) and an argument requires a gradient. A function
+    that torch writes in Python over others, such as ``F.multi_head_attention_forward``, runs as
+    torch's, and the functions it calls run by formula. Everything else runs as torch's own;
+    :func:`manualbp.coverage` lists what computes there. Views only pass gradients on.
 
-    What no formula can do torch's own function does, and what is wrong torch refuses in its own
-    words. Calls with ``out=``, complex, sparse and nested tensors, and tensors of a class with a
-    ``__torch_function__`` of its own, are torch's too. ``@intercept()`` before a function opens the
-    context at each call.
+    torch's own function also runs where the formula does not support the arguments, and raises
+    torch's error if they are wrong. It runs for ``out=``, for complex, sparse and nested tensors,
+    and for tensors of a class with its own ``__torch_function__``. ``@intercept()`` before a
+    function opens the context at each call.
 
     The context holds for the forward pass in the thread that opened it; ``backward`` may be
     called outside. The transforms of ``torch.func`` may be used inside it. ``torch.compile`` breaks
@@ -55,7 +55,7 @@ class intercept(by_formula):
         return run
 
     def __enter__(self) -> intercept:
-        # The handler enters it again, for the functions that torch writes in Python.
+        # __torch_function__ enters it again, for functions that torch writes in Python.
         if not self._pushed:
             self._paths.install()
         super().__enter__()

@@ -1,4 +1,4 @@
-"""torch's layers made ours in place, and back again."""
+"""Conversion of torch's layers to manualbp's in place, and back."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from torch import nn
 
 from manualbp import nn as ours
 from manualbp.core.tables import table_lines
-from manualbp.nn._known import REFUSED
+from manualbp.nn._registration import NOT_SCRIPTABLE
 
 
 @dataclass
 class Conversion:
-    """What :func:`convert` did: for each module by its path, the class, and why it was left."""
+    """What :func:`convert` did: the class of each module by its path, and why some were left."""
 
     converted: dict[str, str] = field(default_factory=dict)
     left: dict[str, tuple[str, str]] = field(default_factory=dict)
@@ -42,23 +42,23 @@ _EXACT = (
 
 
 def convert(model: nn.Module, *, keep_types: bool = False) -> Conversion:
-    """Let every layer of ``model`` that manualbp has run by formula, in place.
+    """Make every layer of ``model`` that manualbp has run by formula, in place.
 
-    A layer changes its class for that of the same name in :mod:`manualbp.nn`, and nothing else:
+    The class of a layer becomes that of the same name in :mod:`manualbp.nn`. Nothing else changes:
     parameters, buffers, hooks, names, ``state_dict``, references held by optimizers, training
     mode and device stay, ``isinstance`` and pickling too. A subclass of a layer of torch is
-    converted where it inherits how the layer computes, and a parametrized layer stays
+    converted if it inherits what the layer computes with, and a parametrized layer stays
     parametrized. :func:`revert` undoes it.
 
     Libraries that ask for the exact class of a layer, ``type(layer) in table``, do not find the
-    new one, and some go on without a word: captum's DeepLift and LRP, Opacus' samplers,
+    new one, and some then skip the layer silently: captum's DeepLift and LRP, Opacus' samplers,
     ``torch.ao.quantization.quantize_dynamic``, thop. For them there are two ways:
     ``keep_types=True``, or :func:`manualbp.intercept` without ``convert``, which changes no layer.
     torch-pruning reads the names of torch's own nodes in autograd's graph: :func:`revert` first.
 
     Left alone, and listed with the reason: layers that override ``forward`` or what it calls,
     quantized and scripted ones, layers of torch that manualbp lacks, and options that it lacks.
-    What a model computes with functions and operators is not in its layers: see
+    Functions and operators that a model calls outside of its layers are not converted: see
     :func:`manualbp.intercept`.
 
     Args:
@@ -99,7 +99,7 @@ def convert(model: nn.Module, *, keep_types: bool = False) -> Conversion:
 
 
 def revert(model: nn.Module) -> nn.Module:
-    """Make every layer of ``model`` torch's own again, in place; returns it.
+    """Make every layer of ``model`` torch's own again, in place, and return the model.
 
     Layers parametrized or sharded after they were converted stay so.
 
@@ -121,10 +121,10 @@ LAYERS: dict[type, Any] = {
 _TWINS = {layer: twin for twin, layer in LAYERS.items()}
 _OURS = tuple(_TWINS)
 
-#: where torch makes a class around that of a layer, which is the last of its bases
+#: modules of torch that subclass the class of a layer, which is then the last of the bases
 _WRAPPERS = ("torch.nn.utils.parametrize", "torch.distributed.")
 
-#: what a subclass of a layer may state anew without changing how the layer computes
+#: methods that a subclass may override without changing what the layer computes
 _HARMLESS = {"extra_repr", "reset_parameters", "train", "eval", "to", "half", "float"}
 
 
@@ -134,10 +134,10 @@ def _check(model: Any) -> None:
 
 
 def _reason_to_skip(module: nn.Module) -> str | None:
-    """Why ``module`` is to be left with all that is in it."""
+    """Why ``module`` and its submodules are left, or None."""
     if isinstance(module, torch.jit.ScriptModule):
         return "scripted: convert the model that it was made of"
-    # A layer fused for quantization is a Sequential of torch's own layers as long as it is one.
+    # A layer fused for quantization is a Sequential of torch's own layers, which are converted.
     kind = type(module)
     if kind.__module__.startswith("torch.ao.") and not issubclass(kind, _NO_LAYERS):
         return "quantized"
@@ -145,7 +145,7 @@ def _reason_to_skip(module: nn.Module) -> str | None:
 
 
 def _reason(module: nn.Module, layer: type | None) -> str | None:
-    """Why ``module``, of which ``layer`` is the nearest class that we have, is to be left."""
+    """Why ``module`` is left, or None. ``layer`` is its nearest base that manualbp has."""
     kind = _user_class(type(module))
     if layer is None:
         own = kind.__module__.startswith("torch.nn.") and not issubclass(kind, _NO_LAYERS)
@@ -161,7 +161,7 @@ def _reason(module: nn.Module, layer: type | None) -> str | None:
     return None
 
 
-#: containers and wrappers, which compute nothing themselves: what is in them is looked at
+#: containers and wrappers, which compute nothing themselves; their submodules are converted
 _NO_LAYERS: tuple[type, ...] = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 _NO_LAYERS += (nn.ParameterList, nn.ParameterDict)
 _NO_LAYERS += (nn.DataParallel, nn.parallel.DistributedDataParallel)
@@ -173,16 +173,16 @@ _NO_LAYERS += (nn.DataParallel, nn.parallel.DistributedDataParallel)
 class _ByFormula(partial[Any]):
     """The attribute ``forward`` of a layer that keeps its type.
 
-    A partial, unlike a method, is pickled with what it is bound to, and torch.compile traces it.
+    A partial, unlike a method, is pickled with its module, and torch.compile traces it.
     """
 
     @property
-    def __globals__(self) -> NoReturn:  # what torch.jit.script asks a forward for, and needs
-        raise AttributeError(REFUSED.format(type(self.args[0]).__name__))
+    def __globals__(self) -> NoReturn:  # torch.jit.script reads it
+        raise AttributeError(NOT_SCRIPTABLE.format(type(self.args[0]).__name__))
 
 
 def _keeps_its_type(module: nn.Module) -> bool:
-    """Whether ``module`` is torch's by its type and ours by its attribute ``forward``."""
+    """Whether ``module`` has torch's type, and runs by formula by its attribute ``forward``."""
     return isinstance(vars(module).get("forward"), _ByFormula)
 
 
@@ -194,7 +194,7 @@ def _revert(module: nn.Module) -> None:
 
 
 def _user_class(kind: type) -> type:
-    """The class that somebody wrote, where torch made ``kind`` around it."""
+    """The class below those that torch made, as for parametrization."""
     return _user_class(kind.__bases__[-1]) if _is_wrapper(kind) else kind
 
 
@@ -202,18 +202,18 @@ def _is_wrapper(kind: type) -> bool:
     return kind.__module__.startswith(_WRAPPERS) and issubclass(kind, (*LAYERS,))
 
 
-def _rewrapped(kind: type, stated: type) -> type:
-    """The class that torch made, around another one."""
-    if stated is kind.__bases__[-1]:
+def _rewrapped(kind: type, base: type) -> type:
+    """``kind``, a class that torch made, with another last base."""
+    if base is kind.__bases__[-1]:
         return kind
     own = {n: v for n, v in vars(kind).items() if n not in ("__dict__", "__weakref__")}
     return types.new_class(
-        kind.__name__, (*kind.__bases__[:-1], stated), exec_body=lambda body: body.update(own)
+        kind.__name__, (*kind.__bases__[:-1], base), exec_body=lambda body: body.update(own)
     )
 
 
 def _original_class(kind: type) -> type:
-    """The class that ``kind`` was before its conversion; what somebody wrote stays."""
+    """The class that ``kind`` was before its conversion; a class never converted stays."""
     if _is_wrapper(kind):
         return _rewrapped(kind, _original_class(kind.__bases__[-1]))
     return vars(kind).get("_converted_from") or _TWINS.get(kind, kind)
@@ -228,7 +228,7 @@ def _converted_class(kind: type, layer: type) -> Any:
 
 @cache
 def _converted_subclass(kind: type, layer: type) -> type:
-    """The class for a subclass of a layer."""
+    """The class to which a user's subclass of a layer is converted."""
     namespace = {
         "__module__": kind.__module__,
         "__qualname__": kind.__qualname__,
@@ -242,7 +242,7 @@ def _converted_subclass(kind: type, layer: type) -> type:
 
 
 def _reduce(module: Any, _: Any) -> Any:
-    """For pickling and copying: a class made here is found by what it was made of."""
+    """Pickles and copies a module of a class made here, which has no importable name."""
     kind = type(module)._converted_from
     layer = next(c for c in kind.__mro__ if c in LAYERS)
     return _rebuild, (kind, layer), module.__dict__

@@ -1,4 +1,4 @@
-"""Whose derivative each step of a backward pass is."""
+"""Which nodes of a backward graph run a formula, and which run torch's own derivative."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from manualbp.core.tables import table_lines
 
 @dataclass(frozen=True)
 class GraphNode:
-    """One node of the graph: what it is called, and the module it was made in."""
+    """One node of the graph: its name, and the module it was made in."""
 
     name: str
     #: "explicit", "structural" or "foreign"
@@ -26,7 +26,7 @@ class GraphNode:
 
 @dataclass(frozen=True)
 class ParameterUse:
-    """A parameter, and the steps that use it."""
+    """A parameter, and the nodes that use it."""
 
     name: str
     shape: tuple[int, ...]
@@ -35,14 +35,16 @@ class ParameterUse:
 
 
 class Coverage:
-    """The steps of one backward pass, sorted by whose derivative they are.
+    """The nodes of one backward graph, sorted by the derivative that they run.
 
     Attributes:
-        explicit: run a formula of manualbp, or anybody's ``torch.autograd.Function``.
-        structural: only pass gradients on: views, copies, the accumulation into ``.grad``.
-        foreign: torch's own derivatives, and those that a library registered with its operators
-            (torchvision's RoIAlign).
-        parameters: for each leaf that gets a gradient, the steps that use it.
+        steps: all nodes.
+        explicit: nodes that run a formula of manualbp, or anybody's ``torch.autograd.Function``.
+        structural: nodes that only pass gradients on: views, copies, the accumulation into
+            ``.grad``.
+        foreign: nodes that run torch's own derivative, or one that a library registered with its
+            operators (torchvision's RoIAlign).
+        parameters: for each leaf that gets a gradient, the nodes that use it.
     """
 
     def __init__(self, steps: list[GraphNode], parameters: list[ParameterUse]) -> None:
@@ -54,13 +56,13 @@ class Coverage:
 
     @property
     def fraction(self) -> float:
-        """Of the steps that compute something, how many are explicit: 1.0 is all of them."""
+        """The share of explicit nodes among those that compute something; 1.0 is all of them."""
         counted = len(self.explicit) + len(self.foreign)
         return len(self.explicit) / counted if counted else 1.0
 
     @property
     def uses_explicit(self) -> bool:
-        """Whether every use of every parameter went through a formula."""
+        """Whether no parameter is used by a foreign node."""
         return not any(use.foreign for use in self.parameters)
 
     def __str__(self) -> str:
@@ -81,13 +83,13 @@ class Coverage:
 
 
 def coverage(loss: Tensor, model: nn.Module | None = None) -> Coverage:
-    """Walk the backward graph of ``loss`` and say, step by step, whose derivative it is.
+    """Walk the backward graph of ``loss``, and say of each node which derivative it runs.
 
     Nothing is computed and nothing freed: call it before ``loss.backward()``.
 
     Args:
         loss: a tensor with a history, of any shape.
-        model: names the parameters by their paths in it.
+        model: the module in which parameters are named by their paths.
 
     Raises:
         ValueError: ``loss`` has no history.
@@ -125,7 +127,7 @@ def coverage(loss: Tensor, model: nn.Module | None = None) -> Coverage:
 
 
 def _users(node: Any, users: dict[Any, list[Any]], kinds: dict[Any, str]) -> Any:
-    """The steps that use what ``node`` gives, seen through structural ones."""
+    """The nodes that use the value of ``node``, directly or through structural nodes."""
     queue, seen = list(users[node]), set()
     while queue:
         user = queue.pop()
@@ -137,7 +139,7 @@ def _users(node: Any, users: dict[Any, list[Any]], kinds: dict[Any, str]) -> Any
                 yield user
 
 
-#: Functions of torch that hide a derivative: compiled graphs, recomputation, registered operators
+#: modules whose Functions run torch's derivative: compiled graphs, recomputation, operators
 _HIDING = (
     *("torch._functorch", "torch._dynamo", "torch._inductor", "torch._library"),
     "torch.utils.checkpoint",

@@ -5,7 +5,7 @@ the formula of the same name. What torch lacks, such as :class:`SquaredError`, t
 is a ``torch.nn.Module`` of its own.
 """
 
-from manualbp.nn._known import made_known
+from manualbp.nn._registration import register
 from manualbp.nn.activation import *
 from manualbp.nn.attention import *
 from manualbp.nn.container import *
@@ -24,4 +24,4 @@ from manualbp.nn.sparse import *
 from manualbp.nn.vision import *
 
 _HERE = [c for c in vars().values() if isinstance(c, type) and c.__module__.startswith(__name__)]
-made_known(_HERE)
+register(_HERE)

@@ -34,7 +34,7 @@ class MultiheadAttention(nn.MultiheadAttention):
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         swap = self.batch_first and query.dim() == 3
-        if swap:  # of one tensor, still one tensor
+        if swap:  # tensors that are the same stay the same: one product projects all of them
             alike = query is key, key is value
             query, key, value = (t.transpose(0, 1) for t in (query, key, value))
             key = query if alike[0] else key
@@ -163,9 +163,9 @@ _transformer = in_python(nn.Transformer.forward)
 
 
 def _hint(is_causal: bool | None) -> bool | None:
-    """Whether a mask is causal; None for torch to find out.
+    """``is_causal``; where torch would detect it, False while a compiler traces.
 
-    It looks at the mask's values, for which a compiled program would break its graph. There the
-    mask counts as any other, which changes no value.
+    Detection looks at the mask's values, at which the compiler would break the graph. A causal
+    mask gives the same value without the hint.
     """
     return False if is_causal is None and is_compiling() else is_causal

@@ -1,4 +1,4 @@
-"""Noise while training."""
+"""Dropout."""
 
 from torch import Tensor, nn
 

@@ -1,4 +1,4 @@
-"""Layers that learn the size of their input from the first that they see, and then become ours."""
+"""torch's lazy layers: each becomes the layer of manualbp when it sees its first input."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def _lazy(theirs: type[_Lazy], ours: type[nn.Module]) -> type[_Lazy]:
         "__doc__": f"torch.nn.{name}, which becomes {ours.__name__} when it sees its first input.",
         "__module__": __name__,
         "cls_to_become": ours,
-        "forward": ours.forward,  # torch looks it up before it changes the class
+        "forward": ours.forward,  # torch looks forward up before it changes the class
     }
     return types.new_class(name, (theirs,), exec_body=lambda body: body.update(namespace))
 

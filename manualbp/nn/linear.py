@@ -1,4 +1,4 @@
-"""Layers with weights."""
+"""Linear layers."""
 
 from torch import Tensor, nn
 

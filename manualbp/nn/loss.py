@@ -244,7 +244,7 @@ class TripletMarginWithDistanceLoss(nn.TripletMarginWithDistanceLoss):
             anchor,
             positive,
             negative,
-            # It may be any, and is torch's own to begin with.
+            # Any callable; by default torch's own layer.
             distance_function=in_python(self.distance_function),  # type: ignore[arg-type]
             margin=self.margin,
             swap=self.swap,
@@ -274,7 +274,7 @@ class AdaptiveLogSoftmaxWithLoss(nn.AdaptiveLogSoftmaxWithLoss):
     """torch.nn.AdaptiveLogSoftmaxWithLoss: torch's own Python, whose functions run by formula
     (formulas.Linear, formulas.LogSoftmax)."""
 
-    # The rows of each cluster are counted by their values, which Dynamo does not know.
+    # Shapes depend on how many targets each cluster has, and Dynamo does not know their values.
     forward = not_compiled(in_python(nn.AdaptiveLogSoftmaxWithLoss.forward))
 
 

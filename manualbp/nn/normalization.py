@@ -61,7 +61,8 @@ class SyncBatchNorm(nn.SyncBatchNorm):
 
 class InstanceNorm1d(nn.InstanceNorm1d):
     """torch.nn.InstanceNorm1d by formula: y = x̂ w + b, μ and σ² of each channel over all examples
-    and positions (formulas.BatchNorm, by running statistics formulas.FixedBatchNorm)."""
+    and positions (formulas.BatchNorm, by running statistics formulas.FixedBatchNorm), each example
+    a batch by itself."""
 
     def forward(self, input: Tensor) -> Tensor:
         return _instance_norm(self, input)
@@ -69,7 +70,8 @@ class InstanceNorm1d(nn.InstanceNorm1d):
 
 class InstanceNorm2d(nn.InstanceNorm2d):
     """torch.nn.InstanceNorm2d by formula: y = x̂ w + b, μ and σ² of each channel over all examples
-    and positions (formulas.BatchNorm, by running statistics formulas.FixedBatchNorm)."""
+    and positions (formulas.BatchNorm, by running statistics formulas.FixedBatchNorm), each example
+    a batch by itself."""
 
     def forward(self, input: Tensor) -> Tensor:
         return _instance_norm(self, input)
@@ -77,7 +79,8 @@ class InstanceNorm2d(nn.InstanceNorm2d):
 
 class InstanceNorm3d(nn.InstanceNorm3d):
     """torch.nn.InstanceNorm3d by formula: y = x̂ w + b, μ and σ² of each channel over all examples
-    and positions (formulas.BatchNorm, by running statistics formulas.FixedBatchNorm)."""
+    and positions (formulas.BatchNorm, by running statistics formulas.FixedBatchNorm), each example
+    a batch by itself."""
 
     def forward(self, input: Tensor) -> Tensor:
         return _instance_norm(self, input)
@@ -116,7 +119,7 @@ class LocalResponseNorm(nn.LocalResponseNorm):
 
 
 def _batch_norm(module: Any, input: Tensor) -> Tensor:
-    """As torch's: by the batch in training, and where no running statistics are kept."""
+    """By the batch's statistics in training, and where there are no running statistics."""
     module._check_input_dim(input)
     mean, var = module.running_mean, module.running_var
     by_batch = module.training or (mean is None and var is None)
@@ -126,7 +129,8 @@ def _batch_norm(module: Any, input: Tensor) -> Tensor:
     if counted and module.num_batches_tracked is not None:
         module.num_batches_tracked.add_(1)
         if module.momentum is None and mean is not None and var is not None:
-            # The mean over all batches so far, without a look at how many those are.
+            # The running statistics become the mean over all batches so far. Their number stays a
+            # tensor, because reading it would break a compiler's graph.
             own = torch.zeros_like(mean), torch.ones_like(var)
             output = F.batch_norm(input, *own, module.weight, module.bias, True, 1.0, module.eps)
             with torch.no_grad():
@@ -141,7 +145,7 @@ def _batch_norm(module: Any, input: Tensor) -> Tensor:
 
 
 def _instance_norm(module: Any, input: Tensor) -> Tensor:
-    """As torch's: of one example too, which has no axis of examples."""
+    """Also of a single example without an axis of examples."""
     module._check_input_dim(input)
     unbatched = input.dim() == module._get_no_batch_dim()
     axis = 0 if unbatched else 1
@@ -171,7 +175,7 @@ def _instance_norm(module: Any, input: Tensor) -> Tensor:
 
 
 def _processes(group: Any) -> int:
-    """How many processes train together."""
+    """The number of processes of a distributed run; 1 without one."""
     distributed = torch.distributed
     if not (distributed.is_available() and distributed.is_initialized()):
         return 1

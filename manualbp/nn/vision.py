@@ -1,4 +1,4 @@
-"""Pictures made larger, smaller, and moved."""
+"""Resampling of images."""
 
 from torch import Tensor, nn
 
