@@ -150,7 +150,9 @@ class TestFormula:
 
     def test_everything_is_annotated(self, name):
         formula = FORMULAS[name]
-        for method in (m for m in vars(formula).values() if isinstance(m, staticmethod)):
+        for key, method in vars(formula).items():
+            if not isinstance(method, staticmethod) or key == "apply":  # apply is derived
+                continue
             if method.__func__.__module__ != formula.__module__:
                 continue
             signature = inspect.signature(method.__func__)
