@@ -33,7 +33,7 @@ from manualbp.functional._vision import *
 for _name in _autocast.LISTED & globals().keys():
     globals()[_name] = _autocast.as_torch_casts(globals()[_name])
 
-# torch.fx records a call of one of these as it stands; inside, a formula computes with tensors.
+# torch.fx records a call of one of these whole, because it cannot trace into a formula.
 for _name in [name for name, value in vars().items() if isinstance(value, _Function)]:
     if not _name.startswith("_"):
         _wrap(_name)

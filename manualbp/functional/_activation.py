@@ -153,7 +153,7 @@ def rrelu(
     if lower > upper:
         raise RuntimeError(f"lower cannot be greater than upper, but {lower} > {upper}")
     if not training:
-        # Unlike torch's other activations its value is contiguous.
+        # torch's rrelu returns a contiguous tensor, unlike its other activations.
         return leaky_relu(input if inplace else input.contiguous(), (lower + upper) / 2, inplace)
     if inplace:
         return inplace_(formulas.RReLU, input, lower, upper)
@@ -254,21 +254,21 @@ def softmax(
     input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
 ) -> Tensor:
     """aᵢ = e^zᵢ / Σⱼ e^zⱼ along ``dim``."""
-    return _along(formulas.Softmax, "softmax", input, dim, _stacklevel, dtype)
+    return _softmax_along(formulas.Softmax, "softmax", input, dim, _stacklevel, dtype)
 
 
 def softmin(
     input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
 ) -> Tensor:
     """aᵢ = e^(−zᵢ) / Σⱼ e^(−zⱼ) along ``dim``."""
-    return _along(formulas.Softmin, "softmin", input, dim, _stacklevel, dtype)
+    return _softmax_along(formulas.Softmin, "softmin", input, dim, _stacklevel, dtype)
 
 
 def log_softmax(
     input: Tensor, dim: int | None = None, _stacklevel: int = 3, dtype: torch.dtype | None = None
 ) -> Tensor:
     """aᵢ = zᵢ − log Σⱼ e^zⱼ along ``dim``."""
-    return _along(formulas.LogSoftmax, "log_softmax", input, dim, _stacklevel, dtype)
+    return _softmax_along(formulas.LogSoftmax, "log_softmax", input, dim, _stacklevel, dtype)
 
 
 def gumbel_softmax(
@@ -276,7 +276,7 @@ def gumbel_softmax(
 ) -> Tensor:
     """a = softmax((z + γ) / τ) along ``dim``, γ Gumbel noise drawn as torch draws it.
 
-    Where ``hard``, the unit vector of the largest aᵢ, with the gradient of a.
+    If ``hard``, the unit vector of the largest aᵢ, with the gradient of a.
     """
     if eps != 1e-10:
         warnings.warn("`eps` parameter is deprecated and has no effect.", stacklevel=2)
@@ -284,7 +284,7 @@ def gumbel_softmax(
     return formulas.StraightThrough.apply(soft, dim) if hard else soft
 
 
-def _along(
+def _softmax_along(
     formula: type[Formula],
     name: str,
     input: Tensor,

@@ -1,4 +1,4 @@
-"""Entry by entry."""
+"""Pointwise functions."""
 
 from __future__ import annotations
 
@@ -238,14 +238,14 @@ def trunc(input: Tensor) -> Tensor:
 
 
 def round(input: Tensor, *, decimals: int = 0) -> Tensor:
-    """a = x to so many ``decimals``, of any shape."""
+    """a = x rounded to ``decimals`` decimal places, of any shape."""
     return formulas.Round.apply(input, decimals)
 
 
 def nan_to_num(
     input: Tensor, nan: float = 0.0, posinf: float | None = None, neginf: float | None = None
 ) -> Tensor:
-    """a = x, with a number for what is none; the greatest and the least of its type for ±∞."""
+    """a = x, with numbers in place of nan and ±∞: by default 0, and the dtype's max and min."""
     return formulas.NanToNum.apply(input, nan, posinf, neginf)
 
 
@@ -284,12 +284,12 @@ def true_divide(input: Number, other: Number) -> Tensor:
 
 
 def fmod(input: Tensor, other: Number) -> Tensor:
-    """What is left of x divided by y, with the sign of x; the shapes broadcast."""
+    """The remainder of x / y, with the sign of x; the shapes broadcast."""
     return formulas.Fmod.apply(input, other)
 
 
 def remainder(input: Number, other: Number) -> Tensor:
-    """What is left of x divided by y, with the sign of y; the shapes broadcast."""
+    """The remainder of x / y, with the sign of y; the shapes broadcast."""
     return formulas.Remainder.apply(input, other)
 
 
@@ -334,7 +334,7 @@ def where(condition: Tensor, input: Number, other: Number) -> Tensor:
 
 
 def masked_fill(input: Tensor, mask: Tensor, value: Number) -> Tensor:
-    """x, with one number where the mask is set; the shapes broadcast."""
+    """x, with ``value`` where the mask is True; the shapes broadcast."""
     return formulas.MaskedFill.apply(input, mask, value)
 
 

@@ -34,9 +34,9 @@ def scaled_dot_product_attention(
 ) -> Tensor:
     """z = softmax(c Q Kᵀ + M) V: (\\*, l, e), (\\*, s, e), (\\*, s, v) → (\\*, l, v), c = 1/√e.
 
-    M is ``attn_mask``, numbers or, where a query may look, True; ``is_causal`` lets it look at
-    keys that are not later. Each probability is left out with probability ``dropout_p``, as torch
-    draws it. With ``enable_gqa`` several heads of queries share one of keys and values.
+    M is ``attn_mask``: numbers to add, or True where a query may attend. With ``is_causal`` it
+    attends to keys that are not later. Each probability becomes 0 with probability ``dropout_p``,
+    as torch draws it. With ``enable_gqa`` several heads of queries share one of keys and values.
     """
     if min(query.dim(), key.dim(), value.dim()) < 2:
         raise ValueError(
@@ -49,7 +49,7 @@ def scaled_dot_product_attention(
         )
     kept = None
     if dropout_p > 0:
-        # With GQA a head of keys counts as often as heads of queries share it.
+        # With enable_gqa each head of keys is repeated for the heads of queries that share it.
         of_keys = (*key.shape[:-3], 1) if enable_gqa else key.shape[:-2]
         batch = torch.broadcast_shapes(query.shape[:-2], of_keys)  # type: ignore[no-untyped-call]
         like = torch.ones(*batch, query.shape[-2], key.shape[-2], device=query.device)
@@ -87,17 +87,17 @@ def multi_head_attention_forward(
     average_attn_weights: bool = True,
     is_causal: bool = False,
 ) -> tuple[Tensor, Tensor | None]:
-    """Attention of every head to its part of the projected inputs, and the heads projected.
+    """Project the inputs, attend in each head, and project the heads.
 
-    query (l, n, e), key and value (s, n, e') → (l, n, e), without the n of a single example; and
-    the probabilities (n, l, s), averaged over the heads, or (n, heads, l, s). For the other
+    query (l, n, e), key and value (s, n, e') → (l, n, e); a single example has no axis n. Also
+    the probabilities: (n, l, s), averaged over the heads, or (n, heads, l, s). For the other
     arguments see ``torch.nn.MultiheadAttention``.
     """
     batched = torch_functional._mha_shape_check(  # type: ignore[attr-defined]
         query, key, value, key_padding_mask, attn_mask, num_heads
     )
     if not batched:
-        # Of one tensor, still one tensor.
+        # Tensors that are the same stay the same, so that one product projects all of them.
         alike = query is key, key is value
         query, key, value = query.unsqueeze(1), key.unsqueeze(1), value.unsqueeze(1)
         key = query if alike[0] else key
@@ -121,8 +121,8 @@ def multi_head_attention_forward(
         )
 
     hint = is_causal and key_padding_mask is None and not need_weights
-    padding = _numbers(key_padding_mask, "key_padding_mask", attn_mask, query)
-    mask = None if hint else _numbers(attn_mask, "attn_mask", None, query)
+    padding = _additive_mask(key_padding_mask, "key_padding_mask", attn_mask, query)
+    mask = None if hint else _additive_mask(attn_mask, "attn_mask", None, query)
     if mask is not None:
         keys = key.shape[0]
         if mask.shape not in ((length, keys), (batch * num_heads, length, keys)):
@@ -167,7 +167,7 @@ def multi_head_attention_forward(
         scaled = mul(q, math.sqrt(1 / size))
         if mask is None:
             scores = matmul(scaled, k.mT)
-        else:  # in one sum: a score too large for half precision is masked all the same
+        else:  # one sum, so that a score that overflows half precision is masked too
             mask = mask.to(q.dtype)
             if mask.dim() == 4:
                 mask = mask.expand(batch, num_heads, *mask.shape[2:]).flatten(0, 1)
@@ -191,7 +191,7 @@ def multi_head_attention_forward(
 def _projected(
     query: Tensor, key: Tensor, value: Tensor, weight: Tensor, bias: Tensor | None
 ) -> tuple[Tensor, ...]:
-    """Queries, keys and values; what comes of one tensor comes of one product."""
+    """Queries, keys and values; one product for those projected from the same tensor."""
     if query is key and key is value:
         return torch.unflatten(linear(query, weight, bias), -1, (3, -1)).unbind(-2)
     width = query.shape[-1]
@@ -204,8 +204,10 @@ def _projected(
     return linear(query, weights[0], biases[0]), *both.unbind(-2)
 
 
-def _numbers(mask: Tensor | None, name: str, other: Tensor | None, query: Tensor) -> Tensor | None:
-    """A mask as numbers to add: −∞ where it is True."""
+def _additive_mask(
+    mask: Tensor | None, name: str, other: Tensor | None, query: Tensor
+) -> Tensor | None:
+    """A mask as numbers to add to the scores: −∞ where it is True."""
     return torch_functional._canonical_mask(
         mask=mask,
         mask_name=name,

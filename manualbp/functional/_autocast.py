@@ -1,4 +1,4 @@
-"""torch's autocast, for formulas: which function runs in which precision under it."""
+"""torch's autocast, for formulas: the precision in which each function runs under it."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from torch import Tensor
 from manualbp.core.modes import any_autocast
 
 Function = Callable[..., Any]
-#: of a function's arguments by name: what torch's autocast does with them
+#: from a function's arguments, by name, to one of the policies below
 Policy = Callable[..., str]
 
 #: cast to float32
 SINGLE = "single"
 #: cast to autocast's own dtype
 LOWER = "lower"
-#: cast to float32 where one of them is that, else to autocast's own dtype
+#: cast to float32 if one of the tensors is float32, else to autocast's own dtype
 WIDEST = "widest"
-#: not cast: torch does not list the function, whatever operators its formula is made of
+#: not cast: torch does not list the function, though it may list operators of its formula
 AS_IT_IS = "as it is"
-#: left to the operators that the formula is made of, which torch casts for
+#: cast by torch at each operator of the formula
 BY_OPERATOR = "by operator"
 
 
@@ -33,7 +33,7 @@ def _always(policy: str, names: str) -> dict[str, Policy]:
 
 
 def _without_weight(weight: Tensor | None, **_: Any) -> str:
-    """With one the function is Python over operators that torch does not list."""
+    """With a weight torch's function is Python over operators that autocast does not list."""
     return SINGLE if weight is None else AS_IT_IS
 
 
@@ -44,7 +44,7 @@ def _without_dtype(dtype: torch.dtype | None, **_: Any) -> str:
 def _in_parts(
     linear_weight: Tensor, target: Tensor, label_smoothing: float, options: Any, **_: Any
 ) -> str:
-    """What torch computes in parts is an operator of its own, which it does not list."""
+    """Where torch computes in parts, it calls an operator that autocast does not list."""
     parts = options is not None and linear_weight.dim() == 2 and label_smoothing == 0
     return AS_IT_IS if parts and not target.requires_grad else BY_OPERATOR
 
@@ -62,8 +62,8 @@ _EVERYWHERE: dict[str, Policy] = {
     "mse_loss": _without_weight,
     "linear_cross_entropy": _in_parts,
 }
-#: device → function → how torch's autocast casts for it. What is not here has a formula whose
-#: forward is the operator that torch casts for, or is cast for by nobody.
+#: device → function → policy. A function is not listed if its formula's forward is the operator
+#: that torch casts for, or if torch casts for none of its operators.
 POLICIES: dict[str, dict[str, Policy]] = {
     "cpu": {
         **_EVERYWHERE,
@@ -85,7 +85,7 @@ POLICIES: dict[str, dict[str, Policy]] = {
         **_always(LOWER, "einsum"),
         **_always(WIDEST, "tensordot grid_sample bilinear"),
         **_always(AS_IT_IS, "trace"),
-        **_always(SINGLE, "multilabel_soft_margin_loss"),  # its sum over the labels is
+        **_always(SINGLE, "multilabel_soft_margin_loss"),  # as its sum over the labels
         **dict.fromkeys(("cumprod", "cumsum", "prod"), _without_dtype),
     },
 }
@@ -93,11 +93,11 @@ LISTED = frozenset(name for policies in POLICIES.values() for name in policies)
 
 
 def as_torch_casts(function: Function) -> Function:
-    """``function``, run in an autocast in the precision that torch runs it in there.
+    """``function``, run under autocast in the precision in which torch runs it there.
 
-    What is cast, autograd or a tape notes; the formula then runs forwards and backwards as it
-    would without an autocast. Outside of one this costs 0.2 µs,
-    so a function whose operators do the same is not wrapped.
+    Autograd or a tape records the casts. The formula then runs without autocast, forwards and
+    backwards. A function is not wrapped if torch casts for its operators in the same way, because
+    the wrapper costs 0.2 µs outside of autocast.
     """
     name = function.__name__
     bind = inspect.signature(function).bind
@@ -113,12 +113,12 @@ def as_torch_casts(function: Function) -> Function:
             return function(*args, **kwargs)
         given = bind(*args, **kwargs)
         given.apply_defaults()
-        said = policy(**given.arguments)
-        if said == BY_OPERATOR:
+        cast = policy(**given.arguments)
+        if cast == BY_OPERATOR:
             return function(*args, **kwargs)
-        if said != AS_IT_IS:
-            single = said == SINGLE
-            single |= said == WIDEST and any(t.dtype is torch.float for t in tensors)
+        if cast != AS_IT_IS:
+            single = cast == SINGLE
+            single |= cast == WIDEST and any(t.dtype is torch.float for t in tensors)
             dtype = torch.float if single else torch.get_autocast_dtype(device)
             args, kwargs = _cast(args, dtype), {k: _cast(v, dtype) for k, v in kwargs.items()}
         with torch.autocast(device, enabled=False):
@@ -137,7 +137,7 @@ def _tensors(values: Any) -> Iterator[Tensor]:
 
 def _cast(value: Any, dtype: torch.dtype) -> Any:
     if isinstance(value, Tensor):
-        # What is in double precision is meant to be: torch's autocast leaves it.
+        # torch's autocast does not cast float64.
         left = value.dtype is torch.double or not value.is_floating_point()
         return value if left else value.to(dtype)
     if type(value) in (tuple, list):

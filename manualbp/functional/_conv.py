@@ -117,7 +117,7 @@ def conv_transpose3d(
 def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tensor:
     """z_t = Σₖ a_{t + k} Wₖ + b, for a of shape (time, N, channels), W (k, channels, outputs)."""
     z = conv1d(input.permute(1, 2, 0), weight.permute(2, 1, 0), bias, padding=pad)
-    return z.permute(2, 0, 1).contiguous()  # as torch's is, so that it can be viewed
+    return z.permute(2, 0, 1).contiguous()  # torch's value is contiguous too
 
 
 def unfold(
@@ -166,17 +166,17 @@ def _conv(
                 f"expected an input and a weight of {axes + 2} axes; got {tuple(input.shape)} and "
                 f"{tuple(weight.shape)}"
             )
-        input, padding = _named(padding, input, weight, stride, dilation)
+        input, padding = _resolve_padding(padding, input, weight, stride, dilation)
     padding = each_axis(padding, axes)
     return formulas.Conv.apply(
         input, weight, bias, stride, padding, dilation, window.groups, input.shape[2:]
     )
 
 
-def _named(
+def _resolve_padding(
     padding: str, input: Tensor, weight: Tensor, stride: Sequence[int], dilation: Sequence[int]
 ) -> tuple[Tensor, Count]:
-    """``"valid"`` and ``"same"`` as an input and the zeros still to be put on both its sides."""
+    """For ``"valid"`` and ``"same"``, the input and the padding of both its sides."""
     if padding == "valid":
         return input, 0
     if padding != "same":
@@ -184,7 +184,7 @@ def _named(
     if any(s != 1 for s in stride):
         raise RuntimeError("padding='same' is not supported for strided convolutions")
     both = [d * (k - 1) for k, d in zip(weight.shape[2:], dilation, strict=True)]
-    if any(n % 2 for n in both):  # the odd one goes behind
+    if any(n % 2 for n in both):  # an odd number of zeros has one more behind, as in torch
         input = pad(input, [z for n in reversed(both) for z in (0, n % 2)])
     return input, [n // 2 for n in both]
 

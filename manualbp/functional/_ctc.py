@@ -24,17 +24,17 @@ def ctc_loss(
 ) -> Tensor:
     """C = −log of the probability that a path reads as the target.
 
-    A path is read by dropping what is repeated, then the blanks. A mean is over the targets, each
-    cost divided by the length of its own. The gradient is torch's: that of logarithms of
-    probabilities, which ``log_softmax`` returns.
+    A path is read by dropping repeated labels, then blanks. ``"mean"`` divides each cost by the
+    length of its target, and averages over the examples. The gradient is torch's, which assumes
+    that ``log_probs`` are normalised, as ``log_softmax`` returns them.
 
     Args:
         log_probs: (T, n, K), or (T, K) for a single example.
         targets: (n, S), padded, (S,) for a single example, or all of them one after another,
             (Σ ``target_lengths``,).
-        input_lengths: (n,) or (): how many of the T times there are.
-        target_lengths: (n,) or (): how many of the S labels there are.
-        blank: the class that stands for no label.
+        input_lengths: (n,) or (): how many of the T time steps each example has.
+        target_lengths: (n,) or (): how many of the S labels each example has.
+        blank: the class that is no label.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
         zero_infinity: cost and gradient of a target too long for its input are 0, not ∞ and nan.
     """
@@ -58,9 +58,9 @@ def ctc_loss(
     return cost.squeeze(0) if single and reduction == "none" else cost
 
 
-def _padded(targets: Tensor, lengths: Tensor, stated: Tensor | Sequence[int]) -> Tensor:
-    """Targets one after another, as rows."""
-    longest = int(max(stated)) if len(stated) else 0
+def _padded(targets: Tensor, lengths: Tensor, lengths_given: Tensor | Sequence[int]) -> Tensor:
+    """Concatenated targets, as rows."""
+    longest = int(max(lengths_given)) if len(lengths_given) else 0
     start = (lengths.cumsum(0) - lengths).unsqueeze(-1)
     place = start + torch.arange(longest, device=targets.device)
     if not targets.numel():

@@ -1,4 +1,4 @@
-"""Values left out at random."""
+"""Dropout."""
 
 from __future__ import annotations
 
@@ -90,13 +90,13 @@ def _dropped(
     inplace: bool,
     *options: int | None,
 ) -> Tensor:
-    """``options`` are how many of the first axes share a draw, for a formula that asks for it."""
+    """``options``: for FeatureDropout, how many of the first axes have a draw for each index."""
     if not 0.0 <= p <= 1.0:
         raise ValueError(f"dropout probability has to be between 0 and 1, but got {p}")
     if not training or p == 0 or input.numel() == 0:
-        # Of a single example torch gives a view, of a batch the input.
+        # torch returns a view of a single example, and a batch itself.
         return input.view_as(input) if options == (1,) and not inplace else input
-    if p == 1:  # nothing is left, of whatever kind, and nothing drawn
+    if p == 1:  # all zeros, without a draw
         formula, options = formulas.Dropout, ()
     elif any(axes is not None and input.dim() < axes for axes in options):
         raise RuntimeError(

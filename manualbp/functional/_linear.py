@@ -1,4 +1,4 @@
-"""Weighted sums."""
+"""Linear functions."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ __all__ = ["bilinear", "linear"]
 def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """z = a Wᵀ + b: input (\\*, in), weight (out, in), bias (out) → (\\*, out).
 
-    A weight (in,) is one row, and its axis of outputs is left out of the result. A bias of another
-    shape broadcasts against the result.
+    A weight (in,) is one row, and the result then has no axis of outputs. A bias of another shape
+    broadcasts against the result.
     """
     if weight.dim() == 1:
         row = linear(input, weight.unsqueeze(0), None if bias is None else bias.reshape(1))
         return row.squeeze(-1)
     if bias is not None and (bias.dim() != 1 or bias.numel() == 1 != weight.shape[0]):
-        # A bias for each example, or one for all outputs. Autocast knows no sum, but this one.
+        # A bias for each example, or one for all outputs. Autocast casts for this sum alone.
         z = formulas.Linear.apply(input, weight, None)
         if bias.dtype is not weight.dtype and not any_autocast():
             raise RuntimeError(
                 f"bias: expected {weight.dtype}, as the weight is; got {bias.dtype}: convert it "
                 f"by bias.to(weight.dtype)"
             )
-        # torch takes the rows of all axes for one batch where the bias has one axis to stretch.
+        # torch flattens the leading axes before it adds a bias of at most one axis.
         one_batch = z.dim() != 2 and bias.squeeze().dim() < 2 and input.is_contiguous()
         rows = z.reshape(math.prod(z.shape[:-1]), z.shape[-1]) if one_batch else z
         return add(rows, bias.to(z.dtype).expand(rows.shape)).reshape(z.shape)

@@ -45,8 +45,8 @@ __all__ = [
 def squared_error(input: Tensor, target: Tensor, reduction: str = "mean") -> Tensor:
     """The document's cost: C = (1/n) Σₙ Σⱼ (aₙⱼ − yₙⱼ)², a sum over outputs, a mean over examples.
 
-    Nielsen's quadratic cost is half of it, ``mse_loss`` is it divided by the number of outputs:
-    a learning rate belongs to one of the three.
+    Nielsen's quadratic cost is half of it. ``mse_loss`` is this cost divided by the number of
+    outputs. A learning rate belongs to one of the three.
 
     Args:
         input: activations a, (n, outputs, \\*), or (outputs,) for a single example.
@@ -66,7 +66,7 @@ def squared_error(input: Tensor, target: Tensor, reduction: str = "mean") -> Ten
             f"(integers), to go with an input of {tuple(input.shape)}; got {tuple(target.shape)} "
             f"of {target.dtype}"
         )
-    input, target = (input, _classes(target)) if classes else _one_dtype(input, target)
+    input, target = (input, _class_indices(target)) if classes else _promoted(input, target)
     return formulas.SquaredError.apply(input, target, reduction)
 
 
@@ -81,7 +81,7 @@ def mse_loss(
     """C = mean of w (a − y)² over all entries: torch's, whose mean is over outputs too."""
     reduction = legacy_reduction(size_average, reduce, reduction)
     _check_sizes(input, target, weight)
-    return formulas.MSE.apply(*_one_dtype(input, target), weight, reduction)
+    return formulas.MSE.apply(*_promoted(input, target), weight, reduction)
 
 
 def l1_loss(
@@ -113,7 +113,7 @@ def smooth_l1_loss(
     _check_sizes(input, target)
     if beta == 0:
         return formulas.L1.apply(sub(input, target), None, reduction)
-    return formulas.SmoothL1.apply(*_one_dtype(input, target), reduction, beta)
+    return formulas.SmoothL1.apply(*_promoted(input, target), reduction, beta)
 
 
 def huber_loss(
@@ -128,7 +128,7 @@ def huber_loss(
     if delta <= 0:
         raise RuntimeError(f"delta: expected more than 0; got {delta}")
     _check_sizes(input, target, weight)
-    return formulas.Huber.apply(*_one_dtype(input, target), weight, reduction, delta)
+    return formulas.Huber.apply(*_promoted(input, target), weight, reduction, delta)
 
 
 def gaussian_nll_loss(
@@ -179,7 +179,7 @@ def poisson_nll_loss(
     if full:
         _check_numbers(target)
     formula = formulas.PoissonNLLFull if full else formulas.PoissonNLL
-    return formula.apply(*_alike(input, target), log_input, eps, reduction)
+    return formula.apply(*_broadcast_and_promoted(input, target), log_input, eps, reduction)
 
 
 def kl_div(
@@ -209,7 +209,7 @@ def kl_div(
             f"of {target.dtype}"
         )
     formula = formulas.LogKLDiv if log_target else formulas.KLDiv
-    return formula.apply(*_alike(input, target), reduction)
+    return formula.apply(*_broadcast_and_promoted(input, target), reduction)
 
 
 def cross_entropy(
@@ -225,7 +225,7 @@ def cross_entropy(
     """C = −log p_y, p = softmax(z): input (n, K, \\*) or (K,), target classes or probabilities."""
     reduction = legacy_reduction(size_average, reduce, reduction)
     options = (weight, ignore_index, reduction, label_smoothing)
-    return formulas.CrossEntropy.apply(input, _classes(target), *options)
+    return formulas.CrossEntropy.apply(input, _class_indices(target), *options)
 
 
 def nll_loss(
@@ -239,7 +239,7 @@ def nll_loss(
 ) -> Tensor:
     """C = −a_y: input log-probabilities (n, K, \\*) or (K,), target classes."""
     reduction = legacy_reduction(size_average, reduce, reduction)
-    return formulas.NLL.apply(input, _classes(target), weight, ignore_index, reduction)
+    return formulas.NLL.apply(input, _class_indices(target), weight, ignore_index, reduction)
 
 
 def binary_cross_entropy_with_logits(
@@ -286,7 +286,9 @@ def multilabel_soft_margin_loss(
     """C = −w (y log σ(z) + (1 − y) log σ(−z)), the mean over the last axis, the labels."""
     reduction = legacy_reduction(size_average, reduce, reduction)
     _check_numbers(target)
-    return formulas.MultiLabelSoftMargin.apply(*_alike(input, target), weight, reduction)
+    return formulas.MultiLabelSoftMargin.apply(
+        *_broadcast_and_promoted(input, target), weight, reduction
+    )
 
 
 def soft_margin_loss(
@@ -300,7 +302,7 @@ def soft_margin_loss(
     reduction = legacy_reduction(size_average, reduce, reduction)
     _check_numbers(target)
     y = target if target.is_floating_point() else target.to(input.dtype)
-    cost = formulas.SoftMargin.apply(*_one_shape(input, y), reduction)
+    cost = formulas.SoftMargin.apply(*_broadcast(input, y), reduction)
     return cost if cost.dtype is input.dtype else cost.to(input.dtype)
 
 
@@ -314,8 +316,8 @@ def hinge_embedding_loss(
 ) -> Tensor:
     """C = a where y = 1, max(0, margin − a) where y = −1, a a distance, of any shape."""
     reduction = legacy_reduction(size_average, reduce, reduction)
-    target = target.detach()  # it only says which case holds
-    return formulas.HingeEmbedding.apply(*_one_shape(input, target), margin, reduction)[0]
+    target = target.detach()  # it only selects the case
+    return formulas.HingeEmbedding.apply(*_broadcast(input, target), margin, reduction)[0]
 
 
 def margin_ranking_loss(
@@ -365,7 +367,7 @@ def triplet_margin_loss(
 ) -> Tensor:
     """C = max(0, margin + d(a, p) − d(a, n)), d the distance along the last axis.
 
-    With ``swap`` d(p, n) takes the place of d(a, n) where it is smaller.
+    With ``swap`` d(p, n) replaces d(a, n) where it is smaller.
     """
 
     def distance(x1: Tensor, x2: Tensor) -> Tensor:
@@ -394,7 +396,7 @@ def triplet_margin_with_distance_loss(
 ) -> Tensor:
     """C = max(0, margin + d(a, p) − d(a, n)) for any distance d.
 
-    With ``swap`` d(p, n) takes the place of d(a, n) where it is smaller.
+    With ``swap`` d(p, n) replaces d(a, n) where it is smaller.
     """
     check_reduction(reduction)
     if margin <= 0:
@@ -426,7 +428,7 @@ def multi_margin_loss(
         raise ValueError(f"p: expected 1 or 2; got {p}")
     if weight is not None and weight.dim() != 1:
         raise ValueError(f"weight: expected one number a class; got {tuple(weight.shape)}")
-    count, classes = _examples(input, target)
+    count, classes = _count_examples(input, target)
     if target.dim() > 1 or target.numel() != count:
         raise RuntimeError(
             f"target: expected {count} classes for an input of {tuple(input.shape)}; got "
@@ -456,7 +458,7 @@ def multilabel_margin_loss(
         reduction: ``"mean"`` over examples, ``"sum"`` or ``"none"``.
     """
     reduction = legacy_reduction(size_average, reduce, reduction)
-    _examples(input, target)
+    _count_examples(input, target)
     if target.shape == input.shape and input.dim():
         return formulas.MultiLabelMargin.apply(input, target, reduction)
     if max(input.dim(), target.dim()) > 1 or target.numel() != input.numel():
@@ -486,7 +488,7 @@ if hasattr(torch.nn.functional, "linear_cross_entropy"):
     ) -> Tensor:
         """The cross-entropy of z = Wx + b: input (n, d) or (d,), ``linear_weight`` (K, \\*, d).
 
-        ``options`` are about torch's way to compute it in parts: this computes it whole.
+        ``options`` let torch compute it in parts. Here it is computed whole.
         """
         if input.dim() not in (1, 2) or linear_weight.dim() < 2:
             raise RuntimeError(
@@ -520,7 +522,7 @@ if hasattr(torch.nn.functional, "linear_cross_entropy"):
 
 
 def _check_sizes(input: Tensor, target: Tensor, weight: Tensor | None = None) -> None:
-    """As torch has it: another size of the target is a warning, of the weight an error."""
+    """Warn of a target of another size, and raise for such a weight, as torch does."""
     if target.shape != input.shape and not is_compiling():
         warnings.warn(
             f"Using a target size ({target.size()}) that is different to the input size "
@@ -534,8 +536,8 @@ def _check_sizes(input: Tensor, target: Tensor, weight: Tensor | None = None) ->
         )
 
 
-def _examples(input: Tensor, target: Tensor) -> tuple[int, int]:
-    """How many examples, and of how many classes: a number is one example of one class."""
+def _count_examples(input: Tensor, target: Tensor) -> tuple[int, int]:
+    """The numbers of examples and of classes; () is one example of one class."""
     if target.dtype is not torch.long:
         raise RuntimeError(f"target: expected classes, of torch.int64; got {target.dtype}")
     if input.dim() > 2 or (input.dim() and not input.shape[-1]):
@@ -545,28 +547,28 @@ def _examples(input: Tensor, target: Tensor) -> tuple[int, int]:
     return (1, input.numel()) if input.dim() < 2 else (input.shape[0], input.shape[1])
 
 
-def _alike(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in the shape and the dtype of both."""
-    return _one_shape(*_one_dtype(input, target))
+def _broadcast_and_promoted(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both broadcast to one shape and promoted to one dtype."""
+    return _broadcast(*_promoted(input, target))
 
 
-def _one_shape(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+def _broadcast(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
     if input.shape == target.shape:
         return input, target
     return torch.broadcast_tensors(input, target)  # type: ignore[no-untyped-call]
 
 
-def _one_dtype(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Both in the dtype of both: targets may be whole numbers, or True and False."""
-    # Not left to the rules: a g of one number counts for no more than the dtype of the others.
+def _promoted(input: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Both in their common dtype, because targets may be integers or booleans."""
+    # Rules cannot promote: torch's promotion gives less weight to a g without axes.
     if input.dtype is target.dtype:
         return input, target
     dtype = torch.promote_types(input.dtype, target.dtype)
     return input.to(dtype), target.to(dtype)
 
 
-def _classes(target: Tensor) -> Tensor:
-    """Classes as torch indexes by them; for those of rows it takes bytes too."""
+def _class_indices(target: Tensor) -> Tensor:
+    """Classes as int64. As in torch, uint8 is accepted if ``target`` has at most one axis."""
     return target.long() if target.dtype is torch.uint8 and target.dim() < 2 else target
 
 

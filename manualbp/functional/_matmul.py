@@ -1,4 +1,4 @@
-"""Products of matrices."""
+"""Matrix products."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ __all__ = [
 def matmul(input: Tensor, other: Tensor) -> Tensor:
     """z = A B: (\\*, n, k) × (\\*, k, m) → (\\*, n, m), the batches \\* broadcast.
 
-    A vector is a row on the left and a column on the right, and that axis is left out of z.
+    A vector is a row on the left and a column on the right, and z then lacks that axis.
     """
     if input.dim() == 0 or other.dim() == 0:
         raise RuntimeError(
             f"matmul: both arguments need to be at least 1-D, but they are {input.dim()}-D and "
             f"{other.dim()}-D"
         )
-    if other.dim() <= 2 < input.dim():  # one matrix for all of the batch: a weighted sum
+    if other.dim() <= 2 < input.dim():  # one matrix for the whole batch: a linear function
         return linear(input, other.mT if other.dim() == 2 else other)
     return formulas.MatMul.apply(input, dealiased(other, input))
 
@@ -143,7 +143,7 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
         raise RuntimeError(f"tensordot: expected two lists of one length, but dims is {dims}")
     if a.dtype is not b.dtype:
         raise RuntimeError(f"tensordot: expected one dtype, got {a.dtype} and {b.dtype}")
-    for x, y in zip(ours, theirs, strict=True):  # one number goes with all of the other's
+    for x, y in zip(ours, theirs, strict=True):  # a length of 1 broadcasts
         if b.shape[y] == 1 != a.shape[x]:
             a = sum(a, x, keepdim=True, dtype=a.dtype)
         elif a.shape[x] == 1 != b.shape[y]:
@@ -152,7 +152,7 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
     others = [d for d in range(b.dim()) if d not in theirs]
     shape = [*(a.shape[d] for d in free), *(b.shape[d] for d in others)]
     if math.prod(shape) == 1 and [a.shape[d] for d in ours] == [b.shape[d] for d in theirs]:
-        # One number, which torch has as a product of vectors: in another precision under autocast.
+        # torch computes a single number by dot, which has another precision under autocast.
         vectors = a.permute(*free, *ours).reshape(-1), b.permute(*theirs, *others).reshape(-1)
         return dot(*vectors).reshape(shape)
     i, j = list(ascii_letters[: a.dim()]), list(ascii_letters[a.dim() : a.dim() + b.dim()])
@@ -163,9 +163,9 @@ def tensordot(a: Tensor, b: Tensor, dims: Any = 2, out: Tensor | None = None) ->
 
 
 def _contracted(a: Tensor, i: str, b: Tensor, j: str, k: str, entrywise: bool) -> Tensor:
-    """zₖ = Σ aᵢ bⱼ: a letter for each axis, none twice in one of them, summed where k lacks it.
+    """zₖ = Σ aᵢ bⱼ: i, j and k have a letter for each axis; those that k lacks are summed over.
 
-    A product of matrices, or where nothing is summed and ``entrywise``, of entries.
+    It is a matrix product; if nothing is summed and ``entrywise``, a pointwise product.
     """
     for c in [c for c in i if c in j]:
         n, m = a.shape[i.index(c)], b.shape[j.index(c)]
@@ -174,14 +174,14 @@ def _contracted(a: Tensor, i: str, b: Tensor, j: str, k: str, entrywise: bool) -
                 f"axes {i.index(c)} and {j.index(c)} of the operands go together, but their "
                 f"lengths are {n} and {m}"
             )
-        if n == 1 != m:  # one value for all of the other's
+        if n == 1 != m:  # a length of 1 broadcasts
             a, i = a.squeeze(i.index(c)), i.replace(c, "")
         elif m == 1 != n:
             b, j = b.squeeze(j.index(c)), j.replace(c, "")
     alike = a.dtype is b.dtype
-    a, i = _reduced(a, i, j + k)
-    b, j = _reduced(b, j, i + k)
-    if alike and a.dtype is not b.dtype:  # one is a sum of whole numbers
+    a, i = _sum_unneeded(a, i, j + k)
+    b, j = _sum_unneeded(b, j, i + k)
+    if alike and a.dtype is not b.dtype:  # the sum of integers is int64
         a, b = a.long(), b.long()
     batch, inner = [c for c in i if c in j and c in k], [c for c in i if c in j and c not in k]
     left, right = [c for c in i if c not in j], [c for c in j if c not in i]
@@ -197,21 +197,21 @@ def _contracted(a: Tensor, i: str, b: Tensor, j: str, k: str, entrywise: bool) -
     return z.reshape(outer).permute([(batch + left + right).index(c) for c in k])
 
 
-def _reduced(t: Tensor, letters: str, needed: str) -> tuple[Tensor, str]:
-    """Summed over the axes whose letters nobody needs."""
+def _sum_unneeded(t: Tensor, letters: str, needed: str) -> tuple[Tensor, str]:
+    """``t`` summed over the axes whose letters are not needed, and its letters."""
     alone = [axis for axis, c in enumerate(letters) if c not in needed]
     kept = "".join(c for c in letters if c in needed)
     if not alone:
         return t, letters
-    whole = not (t.is_floating_point() or t.is_complex())  # of which torch has the sum as int64
+    whole = not (t.is_floating_point() or t.is_complex())  # torch sums integers in int64
     return sum(t, alone, dtype=None if whole else t.dtype), kept
 
 
 def einsum(*args: Any) -> Tensor:
     """Σ of products of the operands, entry by entry, over the letters that the output lacks.
 
-    ``einsum("ij,jk->ik", A, B)``, or with lists of numbers in the place of letters; as
-    ``torch.einsum``, but contracted in pairs from the left.
+    ``einsum("ij,jk->ik", A, B)``, or with lists of integers in place of letters. As
+    ``torch.einsum``, but pairs are contracted from the left.
     """
     equation, operands = _as_equation(args)
     inputs, arrow, output = equation.replace(" ", "").partition("->")
@@ -234,7 +234,7 @@ def einsum(*args: Any) -> Tensor:
         needed = set(output).union(*(t for t, _ in rest[place:]))
         result = "".join(c for c in dict.fromkeys(letters + theirs) if c in needed)
         value, letters = _contracted(value, letters, other, theirs, result, True), result
-    value, letters = _reduced(value, letters, output)
+    value, letters = _sum_unneeded(value, letters, output)
     if sorted(letters) != sorted(output):
         raise RuntimeError(
             f"einsum: the output of '{equation}' has a letter twice, or one that no operand has"
@@ -243,7 +243,7 @@ def einsum(*args: Any) -> Tensor:
 
 
 def _as_equation(args: tuple[Any, ...]) -> tuple[str, list[Tensor]]:
-    """Both of torch's notations as the one with letters."""
+    """The operands, and the equation in letters, from either of torch's notations."""
     if len(args) < 2:
         raise ValueError(
             "einsum: expected an equation and its operands, or operands each with its list of "
@@ -291,7 +291,7 @@ def _without_ellipsis(
 
 
 def _diagonal(letters: str, operand: Tensor) -> tuple[str, Tensor]:
-    """Of axes under one letter, their diagonal: no letter twice."""
+    """The diagonal of axes that share a letter, so that each letter occurs once."""
     for letter in dict.fromkeys(letters):
         while letters.count(letter) > 1:
             i = letters.index(letter)

@@ -34,18 +34,18 @@ def batch_norm(
 ) -> Tensor:
     """y = x̂ w + b, each channel (axis 1) normalised over all examples and positions.
 
-    In training by its own mean and variance, to which the running ones then move by ``momentum``,
-    in place; otherwise by the running ones, which are constants.
+    In training, each batch is normalised by its own mean and variance, and the running ones are
+    updated in place by ``momentum``. Otherwise the running ones are used, as constants.
 
     Raises:
-        ValueError: in training, for one number a channel, or an ``eps`` that is not positive.
+        ValueError: in training, a channel has one number alone, or ``eps`` is not positive.
     """
     if training:
         torch_functional._verify_batch_size(input.size())  # type: ignore[attr-defined]
     if eps < 0 or (training and eps == 0):
         bound = "positive during training" if training else "non-negative"
         raise ValueError(f"batch_norm eps must be {bound}, but got {eps}")
-    if input.numel() == 0:  # torch takes nothing of any shape
+    if input.numel() == 0:  # torch accepts an empty input of any shape
         channels = next((t.numel() for t in (weight, bias) if t is not None), 1)
         nothing = input.reshape(0, channels)
         options = (weight, bias, None, None, momentum, eps)
@@ -78,11 +78,11 @@ def instance_norm(
 ) -> Tensor:
     """y = x̂ w + b, each channel (axis 1) of each example normalised over its positions.
 
-    The running mean and variance, if there are any, are those of :func:`batch_norm`, averaged
+    The running mean and variance, if any, are updated as in :func:`batch_norm`, by the average
     over the examples.
 
     Raises:
-        ValueError: one number a channel of each example.
+        ValueError: a channel of an example has one number alone.
     """
     if not use_input_stats:
         if running_mean is None or running_var is None:
@@ -98,7 +98,7 @@ def instance_norm(
         weight=weight,
         bias=bias,
     )
-    # A channel of an example is a channel of a batch of one.
+    # The channels of all examples become the channels of one example.
     count = input.shape[0]
     output = formulas.BatchNorm.apply(
         input.contiguous().view(1, -1, *input.shape[2:]),
@@ -120,7 +120,9 @@ def layer_norm(
     eps: float = 1e-5,
 ) -> Tensor:
     """y = x̂ ⊙ w + b, each example normalised over its last axes, of ``normalized_shape``."""
-    return formulas.LayerNorm.apply(_full(input), tuple(normalized_shape), weight, bias, eps)[0]
+    return formulas.LayerNorm.apply(
+        _in_full_precision(input), tuple(normalized_shape), weight, bias, eps
+    )[0]
 
 
 def group_norm(
@@ -133,7 +135,7 @@ def group_norm(
     """y = x̂ w + b, each of ``num_groups`` groups of channels (axis 1) of each example normalised.
 
     Raises:
-        ValueError: one number a group.
+        ValueError: a group has one number alone.
     """
     if input.dim() < 2:
         raise RuntimeError(
@@ -143,7 +145,7 @@ def group_norm(
     torch_functional._verify_batch_size(  # type: ignore[attr-defined]
         [count * channels // num_groups, num_groups, *positions]
     )
-    return formulas.GroupNorm.apply(_full(input), num_groups, weight, bias, eps)[0]
+    return formulas.GroupNorm.apply(_in_full_precision(input), num_groups, weight, bias, eps)[0]
 
 
 def rms_norm(
@@ -185,7 +187,7 @@ def normalize(
 
 
 def _check_channels(input: Tensor, **given: Tensor | None) -> None:
-    """One number a channel: torch's kernels do not look."""
+    """Raise unless each tensor has one number a channel, which torch's kernels do not check."""
     for name, tensor in given.items():
         if tensor is not None and tensor.numel() != input.shape[1]:
             raise RuntimeError(
@@ -194,11 +196,11 @@ def _check_channels(input: Tensor, **given: Tensor | None) -> None:
 
 
 def _repeated(tensor: Tensor | None, count: int) -> Tensor | None:
-    """The same numbers for each of ``count`` examples, in a row."""
+    """``tensor`` repeated ``count`` times, in one row."""
     return None if tensor is None else tensor.expand(count, -1).reshape(-1)
 
 
-def _full(input: Tensor) -> Tensor:
-    """In single precision under a CUDA autocast, as torch's own of that name."""
+def _in_full_precision(input: Tensor) -> Tensor:
+    """In single precision under a CUDA autocast, to which torch casts its own function."""
     lower = input.dtype in (torch.half, torch.bfloat16)
     return input.float() if lower and input.is_cuda and autocasts(input) else input

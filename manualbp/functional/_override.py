@@ -41,8 +41,8 @@ Result = TypeVar("Result")
 class by_formula(TorchFunctionMode):
     """Inside, every function of torch that :mod:`manualbp.functional` has runs by formula.
 
-    The layers of :mod:`manualbp.nn` that torch writes as Python over other functions
-    (attention, Transformers) run torch's own Python in it. Entered twice it is entered once.
+    The layers of :mod:`manualbp.nn` that torch writes in Python over other functions (attention,
+    Transformers) run torch's own Python in it. To enter it again inside itself has no effect.
     """
 
     def __init__(self) -> None:
@@ -69,9 +69,9 @@ class by_formula(TorchFunctionMode):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        # Inside here torch's functions are torch's own again: formulas are made of them.
+        # torch disables this mode while the method runs, so formulas call torch's own functions.
         if types and not all(map(_is_plain_class, types)):
-            return func(*args, **kwargs)  # another class says itself what torch's functions do
+            return func(*args, **kwargs)  # the class has a __torch_function__ of its own
         if func is torch_functional.l1_loss:
             kwargs = _with_weight(kwargs)
         twin = twins().get(func)
@@ -81,13 +81,13 @@ class by_formula(TorchFunctionMode):
                 try:
                     return twin(*given, **(_renamed(twin, kwargs) if kwargs else kwargs))
                 except Exception as error:
-                    # What no formula can do torch does, and what is wrong it refuses. But a hook
-                    # or a tape has errors of its own, which are not about the arguments.
+                    # torch computes what no formula supports, and raises if the arguments are
+                    # wrong. Errors of hooks and tapes are not about the arguments.
                     if type(error).__module__ != "builtins":
                         raise
         elif (
             (composite := _composite(func)) is not None
-            and func not in self._entered  # it asks under its own name for another function's sake
+            and func not in self._entered  # it asks again, inside its own Python
             and _requires_grad(args, kwargs)
         ):
             self._entered.append(func)
@@ -107,10 +107,10 @@ class by_formula(TorchFunctionMode):
 
 
 def in_python(forward: Call) -> Call:
-    """The forward pass of a layer that torch writes in Python over functions, by formula.
+    """``forward`` of a layer that torch writes in Python over functions, which run by formula.
 
-    Where no gradient is recorded it is torch's as it is, with its fast path. ``torch.compile``
-    traces it wherever it traces torch's own.
+    If no gradient is recorded, torch's own runs, with its fast path. ``torch.compile`` traces it
+    if it traces torch's own.
     """
 
     @wraps(forward)
@@ -118,7 +118,9 @@ def in_python(forward: Call) -> Call:
         if is_dynamo_compiling():
             with _traced():
                 return forward(*args, **kwargs)
-        if not may_be_differentiated() or is_jit_tracing():  # torch.jit.trace keeps no formula
+        if (
+            not may_be_differentiated() or is_jit_tracing()
+        ):  # torch.jit.trace records torch's operations
             return forward(*args, **kwargs)
         with by_formula():
             return forward(*args, **kwargs)
@@ -127,20 +129,20 @@ def in_python(forward: Call) -> Call:
 
 
 def not_compiled(function: Any) -> Any:
-    """``function``, which ``torch.compile`` runs in eager mode where it cannot trace past it.
+    """``function``, which Dynamo skips: it runs in eager mode with all that it calls.
 
-    Dynamo would otherwise compile what it calls, piece by piece. Where Dynamo does trace past the
-    function, in ``torch.export`` say, this changes nothing.
+    Otherwise Dynamo would compile the functions that it calls, one by one. Where Dynamo inlines
+    the function, as in ``torch.export``, this changes nothing.
     """
-    code = function.__code__ = function.__code__.replace()  # the strategy belongs to a code object
+    code = function.__code__ = function.__code__.replace()  # Dynamo keeps strategies by code object
     set_code_exec_strategy(code, _FrameExecStrategy(_FrameAction.SKIP, _FrameAction.SKIP))
     return function
 
 
 class _traced(TorchFunctionMode):
-    """:class:`by_formula` for Dynamo, which traces a mode that does no more than this.
+    """:class:`by_formula` in a form that Dynamo can trace.
 
-    Dynamo itself finds out what wants a gradient, and traces no rule where nothing does.
+    Dynamo itself finds out what requires a gradient, and traces no rule where nothing does.
     """
 
     def __torch_function__(
@@ -153,7 +155,7 @@ class _traced(TorchFunctionMode):
         return twin(*args, **kwargs)
 
 
-#: what torch.compiler.disable writes on a function, without the seconds that its import takes
+#: the attributes that torch.compiler.disable sets, because its import takes seconds
 _NOT_TRACED = {
     "_torchdynamo_disable": True,
     "_torchdynamo_disable_msg": "manualbp runs torch's Python by formula here, in eager mode",
@@ -163,7 +165,7 @@ vars(by_formula.__torch_function__).update(_NOT_TRACED)
 
 
 def _requires_grad(args: Any, kwargs: dict[str, Any]) -> bool:
-    """Whether a real tensor among the arguments wants a gradient, or a transform may ask for it."""
+    """Whether a real tensor among the arguments requires a gradient, or a transform is active."""
     if not may_be_differentiated() or kwargs.get("out") is not None:
         return False
     found, transforms = False, transforms_active()
@@ -179,13 +181,13 @@ def _requires_grad(args: Any, kwargs: dict[str, Any]) -> bool:
 
 
 def _writes_in_place(func: Call) -> bool:
-    """Whether this writes into its first argument, as its name says."""
+    """Whether the name of ``func`` says that it writes into its first argument."""
     name = getattr(func, "__name__", "")
     return name == "__setitem__" or (name.endswith("_") and not name.startswith("__"))
 
 
 def _with_weight(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of torch's l1_loss, which leaves out its weight when it asks a mode."""
+    """The arguments of l1_loss, with the weight, which torch does not pass to a mode."""
     frame: types.FrameType | None = sys._getframe()
     while frame is not None and frame.f_code is not torch_functional.l1_loss.__code__:
         frame = frame.f_back
@@ -197,7 +199,7 @@ _COMPLEX = {torch.complex32, torch.complex64, torch.complex128}
 
 @cache
 def _is_plain_class(cls: type) -> bool:
-    """Whether torch's functions do with a tensor of this class what they do with any other."""
+    """Whether this class of tensors has no ``__torch_function__`` of its own."""
     own: Any = getattr(cls, "__torch_function__", None)
     return own is _disabled_torch_function_impl or (
         getattr(own, "__func__", None) is vars(Tensor)["__torch_function__"].__func__
@@ -205,23 +207,23 @@ def _is_plain_class(cls: type) -> bool:
 
 
 def _renamed(twin: Call, kwargs: dict[str, Any]) -> dict[str, Any]:
-    """The arguments under our names, where torch takes numpy's too."""
+    """The arguments by torch's names, which may have come by numpy's."""
     kwargs = {k: _as_python(v) for k, v in kwargs.items()}
     if not _NUMPY_NAMES.keys().isdisjoint(kwargs):
         ours = _parameters(twin)
         kwargs = {k if k in ours else _NUMPY_NAMES.get(k, k): v for k, v in kwargs.items()}
-    if isinstance(kwargs.get("dim"), Tensor):  # by this name it is an axis, of max as well
+    if isinstance(kwargs.get("dim"), Tensor):  # torch.max(x, dim=tensor) too means an axis
         kwargs["dim"] = int(kwargs["dim"])
     return kwargs
 
 
-#: what numpy calls torch's arguments: torch takes either
+#: numpy's names of arguments, which torch accepts too
 _NUMPY_NAMES = {"axis": "dim", "keepdims": "keepdim", "a": "input", "x": "input"}
 _NUMPY_NAMES |= {"x1": "input", "x2": "other"}
 
 
 def _as_python(value: Any) -> Any:
-    """A number of numpy's as Python's, which is what the rules of a formula reckon with."""
+    """A scalar of numpy's as Python's number, which rules expect."""
     return value.item() if type(value).__module__ == "numpy" and value.ndim == 0 else value
 
 
@@ -233,17 +235,17 @@ def _parameters(twin: Call) -> frozenset[str]:
     return frozenset(inspect.signature(twin).parameters)
 
 
-# ------------------------------------------------------------------------- which runs for which
+# ------------------------------------------------------- the function that replaces torch's own
 
 
 @cache
 def twins() -> dict[Any, Call]:
-    """torch's function, method or operator → ours: of one name, and parameters in one order."""
+    """torch's function, method or operator → ours, of the same name and order of parameters."""
     table: dict[Any, Call] = {}
     for name, ours in vars(functional).items():
         if name.startswith("_") or not inspect.isfunction(ours) or name in _COMPOSITES_TO_ENTER:
             continue
-        ours = inspect.unwrap(ours)  # torch.fx puts others in their places while it traces
+        ours = inspect.unwrap(ours)  # torch.fx replaces them by wrappers while it traces
         if theirs := getattr(torch_functional, name, None):
             table[theirs] = ours
         for alias in (name, *ALIASES.get(name, ())):
@@ -254,10 +256,10 @@ def twins() -> dict[Any, Call]:
                 if not name.endswith("_") and callable(other := getattr(space, f"{alias}_", None)):
                     table.setdefault(other, _in_place_twin(name, ours))
     table[Tensor.__getitem__] = _getitem
-    # torch's operators of these names give the places too, and take the reduction as a number.
+    # torch's operators of these names return indices too, and take the reduction as a number.
     table[torch.adaptive_max_pool1d] = functional.adaptive_max_pool1d_with_indices
     del table[torch.ctc_loss]
-    # Methods whose parameters come in another order than those of the function of their name.
+    # The parameters of these methods have another order than those of the function.
     table[Tensor.where] = lambda input, condition, other: functional.where(condition, input, other)
     for softmax in (Tensor.softmax, torch.softmax, torch.special.softmax):
         table[softmax] = _with_dtype_third(functional.softmax)
@@ -270,10 +272,10 @@ def _with_dtype_third(ours: Call) -> Call:
     return lambda input, dim, dtype=None: ours(input, dim, dtype=dtype)
 
 
-#: where torch keeps its functions, and what the names of its operators begin with there
+#: modules with torch's functions, and the prefix of the names of their operators
 _NAMESPACES = {torch: "", Tensor: "", torch.special: "special_", torch.linalg: "linalg_"}
 
-#: what calls a function of the user's is entered, so that this one runs by formula too
+#: they call a function of the user's; that runs by formula if torch's Python runs in the mode
 _COMPOSITES_TO_ENTER = {"triplet_margin_with_distance_loss"}
 
 #: torch's further names
@@ -300,10 +302,10 @@ ALIASES = {
 
 
 def _same_parameters(operator: str, theirs: Call, ours: Call) -> bool:
-    """Whether torch's function takes by position what ours takes, as it or its schema says."""
+    """Whether torch's function, or its schema, has our parameters by position."""
     taken = list(inspect.signature(ours).parameters)
-    for stated in _positional_parameters(operator, theirs):
-        named = [_RENAMED.get(name, name) for name in stated]
+    for positional in _positional_parameters(operator, theirs):
+        named = [_RENAMED.get(name, name) for name in positional]
         if named == [_RENAMED.get(name, name) for name in taken[: len(named)]]:
             return True
     return False
@@ -319,12 +321,12 @@ def _positional_parameters(operator: str, function: Call) -> Iterator[list[str]]
         yield [a.name for a in schema.arguments if not a.kwarg_only]
 
 
-#: what operators call otherwise than functions do
+#: parameters of operators that have another name in functions
 _RENAMED = {"self": "input", "x": "input", "train": "training"}
 
 
 def _in_place_twin(name: str, ours: Call) -> Call:
-    """``x.add_(y)``: the value of ``x + y`` in the place of x, with the history of ``x + y``."""
+    """``x.add_(y)``: the value of ``x + y`` written into x, with the history of ``x + y``."""
 
     @wraps(ours)
     def run(input: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -335,7 +337,7 @@ def _in_place_twin(name: str, ours: Call) -> Call:
             raise NotImplementedError(f"{name}_: in another dtype than that of its input")
 
         def value(given: Tensor) -> Tensor:
-            # An autocast changes the dtype of no operation in place.
+            # torch's autocast does not cast for operations in place.
             with without_autocast(input) if any_autocast() else nullcontext():
                 output = ours(given, *args, **kwargs)
             if output.shape != input.shape or not torch.can_cast(output.dtype, input.dtype):
@@ -344,7 +346,7 @@ def _in_place_twin(name: str, ours: Call) -> Call:
                 )
             return output
 
-        # The rules of a sum save no argument.
+        # The rules of add and sub save no argument.
         return overwrite(input, value, saves_input=name not in ("add", "sub"))
 
     return run
@@ -373,7 +375,7 @@ _COMPOSITES = ("torch.nn.functional", "torch.functional", "torch._tensor")
 
 @cache
 def _composite(func: Any) -> Call | None:
-    """A function that torch writes in Python, without its question who else would run it."""
+    """A function that torch writes in Python, without its own ``__torch_function__`` dispatch."""
     inner = getattr(func, "__wrapped__", None)
     if inner is not None:
         return inner
@@ -397,5 +399,5 @@ def _without_dispatch(module: str) -> dict[str, Any]:
     return space | {name: lambda *_: False for name in names if name in space}
 
 
-#: for Dynamo, which reads a dictionary, but does not trace how it is made
+#: for Dynamo, which can read a dictionary but not trace the function that makes it
 _TWINS = twins()

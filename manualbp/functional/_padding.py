@@ -14,10 +14,10 @@ __all__ = ["pad"]
 def pad(
     input: Tensor, pad: Sequence[int], mode: str = "constant", value: float | None = None
 ) -> Tensor:
-    """z = a with margins: ``pad`` counts (before, after) the last axis, then the one before it, …
+    """z = a with margins: ``pad`` has (before, after) of the last axis, then of the one before, …
 
-    The margins are ``value``, or what lies within: its mirror image (``"reflect"``), its nearest
-    entry (``"replicate"``), or what would follow if it were repeated (``"circular"``).
+    The margins hold ``value``, or entries of a: mirrored (``"reflect"``), the nearest
+    (``"replicate"``), or those of its periodic continuation (``"circular"``).
     """
     margins = tuple(pad)
     if mode == "constant":
@@ -27,7 +27,7 @@ def pad(
     if min(margins, default=0) >= 0:
         return formulas.PadFromWithin.apply(input, margins, mode)
     outwards, inwards = (tuple(f(p, 0) for p in margins) for f in (max, min))
-    # torch wraps what is left of a cropped image around, but mirrors the whole before it crops.
+    # torch crops before it wraps around, but mirrors before it crops.
     if mode == "circular":
         return formulas.PadFromWithin.apply(formulas.Pad.apply(input, inwards, 0.0), outwards, mode)
     return formulas.Pad.apply(formulas.PadFromWithin.apply(input, outwards, mode), inwards, 0.0)

@@ -1,4 +1,4 @@
-"""Pooling: of inputs (*, C, …), whose one, two or three last axes the windows slide over."""
+"""Pooling of inputs (*, C, …): windows slide over the last one, two or three axes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _Parameters = ParamSpec("_Parameters")
 def _indices_on_request(
     pool: Callable[_Parameters, tuple[Tensor, Tensor]],
 ) -> Callable[_Parameters, Tensor | tuple[Tensor, Tensor]]:
-    """``pool``, whose name ends in ``_with_indices``, without them unless ``return_indices``."""
+    """``pool``, which returns indices, as a function that does so if ``return_indices``."""
     parameters = signature(pool)
     position = [*parameters.parameters].index("return_indices")
 
@@ -64,7 +64,7 @@ def _indices_on_request(
         requested = args[position:] or [kwargs.get("return_indices", False)]
         return both if requested[0] else both[0]
 
-    # Of its own: what unwraps a function would find the one with indices.
+    # inspect.unwrap would return the function with indices.
     del run.__wrapped__
     run.__signature__ = parameters.replace(  # type: ignore[attr-defined]
         return_annotation=Tensor | tuple[Tensor, Tensor]
@@ -331,7 +331,7 @@ def _fractional(
             raise ValueError(f"{name}: expected {axes} ratios; got {len(ratios)}")
         output_size = [int(n * ratio) for n, ratio in zip(shape, ratios, strict=True)]
     if samples is None:
-        # Drawn as torch draws them, so that a seed places the windows where it places them there.
+        # Drawn as torch draws them, so that a seed gives the same windows.
         batch = 1 if input.dim() == axes + 1 else input.shape[0]
         drawn = (batch, input.shape[-axes - 1], axes)
         samples = torch.rand(drawn, dtype=input.dtype, device=input.device)
@@ -374,7 +374,7 @@ def _lp(
     shape = input.shape[-axes:]
     if abs(p) < math.inf:
         return formulas.LPPool.apply(input, p, kernel_size, stride, ceil_mode, shape)
-    # The norm is the greatest |z| of the window, or for −∞ the least.
+    # For p = ∞ the norm is the largest |z| of the window, for −∞ the smallest.
     size = formulas.Abs.apply(input)
     signed = formulas.Neg.apply(size) if p < 0 else size
     greatest = formulas.MaxPool.apply(signed, kernel_size, stride, 0, 1, ceil_mode, shape)[0]

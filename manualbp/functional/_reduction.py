@@ -1,4 +1,4 @@
-"""Fewer numbers from many. ``dim`` is one axis or several; None, and (), means all of them."""
+"""Reductions. ``dim`` is one axis or several; None and () mean all."""
 
 from __future__ import annotations
 
@@ -51,23 +51,23 @@ def sum(
     input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
 ) -> Tensor:
     """a = Σ x."""
-    input = _as(input, dtype)
-    return _in(formulas.Sum.apply(input, _axes(dim), keepdim, input.shape), dtype)
+    input = _cast_input(input, dtype)
+    return _cast_output(formulas.Sum.apply(input, _axes(dim), keepdim, input.shape), dtype)
 
 
 def mean(
     input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
 ) -> Tensor:
     """a = Σ x / n."""
-    input = _as(input, dtype)
+    input = _cast_input(input, dtype)
     return formulas.Mean.apply(input, _axes(dim), keepdim, input.shape)
 
 
 def nansum(
     input: Tensor, dim: Dim = None, keepdim: bool = False, *, dtype: torch.dtype | None = None
 ) -> Tensor:
-    """a = Σ x over those x that are numbers."""
-    return formulas.NanSum.apply(_as(input, dtype), _axes(dim), keepdim)
+    """a = Σ x over those x that are not nan."""
+    return formulas.NanSum.apply(_cast_input(input, dtype), _axes(dim), keepdim)
 
 
 def trace(input: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def logsumexp(input: Tensor, dim: int | Sequence[int], keepdim: bool = False) ->
 
 def cumsum(input: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
     """aⱼ = Σ xᵢ over i ≤ j, along ``dim``."""
-    return _in(formulas.Cumsum.apply(_as(input, dtype), dim), dtype)
+    return _cast_output(formulas.Cumsum.apply(_cast_input(input, dtype), dim), dtype)
 
 
 def prod(
@@ -96,15 +96,15 @@ def prod(
 ) -> Tensor:
     """a = Π x, along one axis or over all."""
     axis = dim if dim is None else index_of(dim)
-    return _in(formulas.Prod.apply(_as(input, dtype), axis, keepdim), dtype)
+    return _cast_output(formulas.Prod.apply(_cast_input(input, dtype), axis, keepdim), dtype)
 
 
 def cumprod(input: Tensor, dim: int, *, dtype: torch.dtype | None = None) -> Tensor:
     """aⱼ = Π xᵢ over i ≤ j, along ``dim``."""
-    return _in(formulas.Cumprod.apply(_as(input, dtype), dim), dtype)
+    return _cast_output(formulas.Cumprod.apply(_cast_input(input, dtype), dim), dtype)
 
 
-# ------------------------------------------------------------------------- spreads and norms
+# ----------------------------------------------------------------------- variances and norms
 
 
 def var(
@@ -116,7 +116,7 @@ def var(
     correction: float | None = None,
 ) -> Tensor:
     """a = Σ (x − m)² / (n − ``correction``),  m the mean; unbiased with 1, the default."""
-    return formulas.Var.apply(input, *_corrected(dim, unbiased, correction), keepdim)
+    return formulas.Var.apply(input, *_axes_and_correction(dim, unbiased, correction), keepdim)
 
 
 def std(
@@ -127,8 +127,8 @@ def std(
     *,
     correction: float | None = None,
 ) -> Tensor:
-    """The root of :func:`var`."""
-    return formulas.Std.apply(input, *_corrected(dim, unbiased, correction), keepdim)
+    """The square root of :func:`var`."""
+    return formulas.Std.apply(input, *_axes_and_correction(dim, unbiased, correction), keepdim)
 
 
 def var_mean(
@@ -140,7 +140,7 @@ def var_mean(
     correction: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`var` and :func:`mean`."""
-    dim, correction = _corrected(dim, unbiased, correction)
+    dim, correction = _axes_and_correction(dim, unbiased, correction)
     return formulas.Var.apply(input, dim, correction, keepdim), mean(input, dim, keepdim)
 
 
@@ -153,7 +153,7 @@ def std_mean(
     correction: float | None = None,
 ) -> tuple[Tensor, Tensor]:
     """:func:`std` and :func:`mean`."""
-    dim, correction = _corrected(dim, unbiased, correction)
+    dim, correction = _axes_and_correction(dim, unbiased, correction)
     return formulas.Std.apply(input, dim, correction, keepdim), mean(input, dim, keepdim)
 
 
@@ -186,7 +186,7 @@ def vector_norm(
     """a = (Σ |x|ᵖ)^(1/p) with p = ``ord``; the largest |x| where that is infinite."""
     if dtype is not None and torch.promote_types(x.dtype, dtype) is not dtype:
         raise RuntimeError(f"dtype: {dtype} holds less than the {x.dtype} of x")
-    return formulas.Norm.apply(_as(x, dtype), ord, _axes(dim), keepdim)
+    return formulas.Norm.apply(_cast_input(x, dtype), ord, _axes(dim), keepdim)
 
 
 def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
@@ -194,7 +194,7 @@ def dist(input: Tensor, other: Tensor, p: float = 2) -> Tensor:
     return formulas.Dist.apply(input, other, p)
 
 
-# ------------------------------------------------------------------------------------- choices
+# ----------------------------------------------------------------------------------- selection
 
 
 def amax(input: Tensor, dim: Dim = None, keepdim: bool = False) -> Tensor:
@@ -216,19 +216,19 @@ def aminmax(
 
 
 def max(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
-    """The largest x of all; along ``dim``, with its place; or of two tensors."""
+    """The largest x of all; along ``dim``, with its index; or of two tensors."""
     if isinstance(dim, Tensor) or other is not None:
         return maximum(input, dim if other is None else other)
     _check_tensor("max", input)
-    return _one("max", input) if dim is None else _along("max", input, dim, keepdim)
+    return _pick_one("max", input) if dim is None else _pick_along("max", input, dim, keepdim)
 
 
 def min(input: Tensor, dim: Any = None, keepdim: bool = False, *, other: Any = None) -> Any:
-    """The smallest x of all; along ``dim``, with its place; or of two tensors."""
+    """The smallest x of all; along ``dim``, with its index; or of two tensors."""
     if isinstance(dim, Tensor) or other is not None:
         return minimum(input, dim if other is None else other)
     _check_tensor("min", input)
-    return _one("min", input) if dim is None else _along("min", input, dim, keepdim)
+    return _pick_one("min", input) if dim is None else _pick_along("min", input, dim, keepdim)
 
 
 def _check_tensor(name: str, input: Any) -> None:
@@ -237,48 +237,52 @@ def _check_tensor(name: str, input: Any) -> None:
 
 
 def median(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """The lower median of all; or along ``dim``, with its place."""
-    return _one("median", input) if dim is None else _along("median", input, dim, keepdim)
+    """The lower median of all; or along ``dim``, with its index."""
+    return _pick_one("median", input) if dim is None else _pick_along("median", input, dim, keepdim)
 
 
 def nanmedian(input: Tensor, dim: int | None = None, keepdim: bool = False) -> Any:
-    """:func:`median` of those that are numbers."""
-    return _one("nanmedian", input) if dim is None else _along("nanmedian", input, dim, keepdim)
+    """:func:`median` of the entries that are not nan."""
+    return (
+        _pick_one("nanmedian", input)
+        if dim is None
+        else _pick_along("nanmedian", input, dim, keepdim)
+    )
 
 
 def kthvalue(
     input: Tensor, k: int, dim: int | None = None, keepdim: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """The kth smallest along ``dim``, the last by default, with its place."""
-    return _along("kthvalue", input, -1 if dim is None else dim, keepdim, k=k)
+    """The kth smallest along ``dim``, the last by default, with its index."""
+    return _pick_along("kthvalue", input, -1 if dim is None else dim, keepdim, k=k)
 
 
 def topk(
     input: Tensor, k: int, dim: int | None = None, largest: bool = True, sorted: bool = True
 ) -> tuple[Tensor, Tensor]:
-    """The ``k`` largest, or smallest, along ``dim``, the last by default, with their places."""
+    """The ``k`` largest, or smallest, along ``dim``, the last by default, with their indices."""
     options = {"k": k, "largest": largest, "sorted": sorted}
-    return _several("topk", input, -1 if dim is None else dim, **options)
+    return _pick_several("topk", input, -1 if dim is None else dim, **options)
 
 
 def sort(
     input: Tensor, dim: int = -1, descending: bool = False, *, stable: bool = False
 ) -> tuple[Tensor, Tensor]:
-    """Smallest first, or largest, along ``dim``, with their places."""
-    return _several("sort", input, dim, descending=descending, stable=stable)
+    """Smallest first, or largest first, along ``dim``, with their indices."""
+    return _pick_several("sort", input, dim, descending=descending, stable=stable)
 
 
-def _one(which: str, input: Tensor) -> Tensor:
+def _pick_one(which: str, input: Tensor) -> Tensor:
     return formulas.PickOne.apply(input, which)
 
 
-def _along(which: str, input: Tensor, dim: int, keepdim: bool, **options: Any) -> Any:
+def _pick_along(which: str, input: Tensor, dim: int, keepdim: bool, **options: Any) -> Any:
     dim, options["keepdim"] = index_of(dim), keepdim
     picked = formulas.PickAlong.apply(input, which, dim, keepdim, options, input.shape)
     return getattr(torch.return_types, which)(picked)
 
 
-def _several(which: str, input: Tensor, dim: int, **options: Any) -> Any:
+def _pick_several(which: str, input: Tensor, dim: int, **options: Any) -> Any:
     picked = formulas.PickAlong.apply(input, which, index_of(dim), True, options, input.shape)
     return getattr(torch.return_types, which)(picked)
 
@@ -290,7 +294,7 @@ def _axes(dim: Dim) -> int | tuple[int, ...] | None:
     return dim if dim is None or isinstance(dim, int) else tuple(dim) or None
 
 
-def _as(input: Tensor, dtype: torch.dtype | None) -> Tensor:
+def _cast_input(input: Tensor, dtype: torch.dtype | None) -> Tensor:
     if dtype is None:
         return input
     continuous = dtype.is_floating_point or dtype.is_complex
@@ -299,12 +303,12 @@ def _as(input: Tensor, dtype: torch.dtype | None) -> Tensor:
     return input.to(dtype)
 
 
-def _in(output: Tensor, dtype: torch.dtype | None) -> Tensor:
-    """In the dtype asked for: sums and products of small whole numbers are of large ones."""
+def _cast_output(output: Tensor, dtype: torch.dtype | None) -> Tensor:
+    """``output`` in ``dtype``, because sums and products of small integers are int64."""
     return output if dtype is None or output.dtype is dtype else output.to(dtype)
 
 
-def _corrected(
+def _axes_and_correction(
     dim: Any, unbiased: bool | None, correction: float | None
 ) -> tuple[int | tuple[int, ...] | None, float]:
     """torch's three ways to say c: ``var(x, False)``, ``var(x, 1, False)``, ``correction=0``."""

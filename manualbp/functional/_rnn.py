@@ -1,4 +1,4 @@
-"""Recurrent layers: what :class:`torch.nn.LSTM` and the others call, as they call it."""
+"""Recurrent layers: the functions of ``torch._VF`` that :class:`torch.nn.LSTM` and others call."""
 
 from __future__ import annotations
 
@@ -165,20 +165,21 @@ def _run(
     named: dict[str, Any],
     *options: str,
 ) -> tuple[Tensor, ...]:
-    """Whichever of torch's two signatures it was called by."""
-    if _written_down():
+    """The layers, called by either of torch's two signatures: padded or packed."""
+    if _is_exporting():
         return theirs(*arguments, **named)
     packed = "batch_sizes" in named or (len(arguments) > 3 and not isinstance(arguments[3], bool))
     output, *ends = (_packed if packed else _padded)(formula, options, *arguments, **named)
-    if options:  # the rule of RNN needs the output, and torch lets the caller write over it
+    if options:  # the rule of RNN saves the output, and torch's may be written to in place
         output = output.clone()
     return output, *ends
 
 
-def _written_down() -> bool:
-    """Whether ``torch.export`` or ``torch.jit.trace`` writes down the forward pass, which it keeps.
+def _is_exporting() -> bool:
+    """Whether ``torch.export`` or ``torch.jit.trace`` records the forward pass.
 
-    torch's one operation then holds for any number of steps; ours would be written out for one.
+    torch's single operation is then recorded, because it holds for any number of time steps. A
+    record of the formula holds for one number.
     """
     return torch.compiler.is_exporting() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
@@ -203,7 +204,7 @@ def _padded(
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")
     states = [hx] if isinstance(hx, Tensor) else list(hx)
     if len(states) == 2 and any_autocast() and batch and input.dtype is not torch.double:
-        # torch's autocast lowers the states of an LSTM too, unless it is projected.
+        # torch's autocast casts the states of an LSTM too, unless it has a projection.
         h, c = states
         states = [s.to(autocast_of(input)) for s in states] if h.shape == c.shape else states
     data = input.reshape(steps * batch, input.shape[2])
@@ -274,7 +275,7 @@ def _layers(
 
 
 def _in_opmath(formula: type[Formula], arguments: tuple[Any, ...]) -> tuple[Tensor, ...]:
-    """A layer of half precision works in single precision, as torch's kernels do, gates and all."""
+    """A layer of half precision is computed in single precision, as torch's kernels do."""
     dtype = arguments[0].dtype
     if dtype not in HALF or any_autocast():
         return formula.apply(*arguments)
@@ -282,7 +283,7 @@ def _in_opmath(formula: type[Formula], arguments: tuple[Any, ...]) -> tuple[Tens
 
 
 def _weights(weights: Tensors, has_biases: bool, projects: bool) -> list[Tensor | None]:
-    """W, W′, b, b′ and, of an LSTM, the projection; None for those that are not there."""
+    """W, W′, b, b′ and, for an LSTM, the projection; None for those that are absent."""
     count = 4 if has_biases else 2
     listed: list[Tensor | None] = [*weights[:count], *[None] * (4 - count)]
     if projects:
@@ -351,7 +352,7 @@ def _step(
     *options: str,
 ) -> Tensors:
     """The states after a layer of a single step."""
-    if _written_down():
+    if _is_exporting():
         after = theirs(input, hx, *weights[:4])
         return [after] if isinstance(after, Tensor) else after
     states = [hx] if isinstance(hx, Tensor) else list(hx)

@@ -1,4 +1,4 @@
-"""The same numbers in other places."""
+"""Functions that join, move and index."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ __all__ = [
 ]
 
 
-# ------------------------------------------------------------------------------------ together
+# ------------------------------------------------------------------------------------- joining
 
 
 def cat(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
     """The tensors one after the other along ``dim``; their other sizes are the same."""
     try:
-        # An empty row may stand among tensors of any shape.
+        # torch accepts a tensor of shape (0,) among tensors of any shape.
         some = [t for t in tensors if t.shape != (0,)]
         if 0 < len(some) < len(tensors):
             none = list(some[0].shape)
@@ -80,23 +80,23 @@ def stack(tensors: Sequence[Tensor], dim: int = 0) -> Tensor:
 
 def hstack(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors one after the other along axis 1, or along the only one that they have."""
-    _check_some("hstack", tensors)
+    _check_not_empty("hstack", tensors)
     rows = [torch.atleast_1d(t) for t in tensors]  # type: ignore[no-untyped-call]
     return cat(rows, 0 if rows[0].dim() == 1 else 1)
 
 
 def vstack(tensors: Sequence[Tensor]) -> Tensor:
     """The tensors one above the other; what has one axis is a row."""
-    _check_some("vstack", tensors)
+    _check_not_empty("vstack", tensors)
     return cat([torch.atleast_2d(t) for t in tensors])  # type: ignore[no-untyped-call]
 
 
-def _check_some(name: str, tensors: Sequence[Tensor]) -> None:
+def _check_not_empty(name: str, tensors: Sequence[Tensor]) -> None:
     if not len(tensors):
         raise RuntimeError(f"{name}: expected at least one tensor; got none")
 
 
-# ---------------------------------------------------------------------------------- moved about
+# --------------------------------------------------------------------------- moving and copying
 
 
 def flip(input: Tensor, dims: int | Sequence[int], *more: int) -> Tensor:
@@ -107,12 +107,12 @@ def flip(input: Tensor, dims: int | Sequence[int], *more: int) -> Tensor:
 def roll(
     input: Tensor, shifts: int | Sequence[int], dims: int | Sequence[int] | None = None
 ) -> Tensor:
-    """Moved by ``shifts`` places along ``dims``, the last to the front; or as one long row."""
+    """Moved by ``shifts`` places along ``dims``, the last to the front; by default flattened."""
     return formulas.Roll.apply(input, _tuple(shifts), () if dims is None else _tuple(dims))
 
 
 def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
-    """Turned ``k`` times by a right angle, from the first of ``dims`` towards the second."""
+    """Rotated ``k`` times by 90°, from the first of ``dims`` towards the second."""
     if len(dims) != 2:
         raise RuntimeError(f"rot90: dims has to name two axes, got {tuple(dims)}")
     first, second = dims
@@ -124,13 +124,13 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
 
 
 def tile(input: Tensor, dims: int | Sequence[int], *more: int) -> Tensor:
-    """So many times along each axis, counted from the last."""
+    """``input`` repeated ``dims`` times along the axes, the last ones by default."""
     times = _tuple(dims, more)
     return repeat(input, (*[1] * (input.dim() - len(times)), *times))
 
 
 def repeat(input: Tensor, repeats: int | Sequence[int], *more: int) -> Tensor:
-    """``input.repeat``: so many times along each axis, new axes first."""
+    """``input.repeat``: repeated along each axis, new axes first."""
     return formulas.Tile.apply(input, _tuple(repeats, more), input.shape)
 
 
@@ -141,7 +141,7 @@ def repeat_interleave(
     *,
     output_size: int | None = None,
 ) -> Tensor:
-    """Each entry along ``dim`` so many times, one after the other; of one long row by default."""
+    """Each entry along ``dim`` repeated in a row; by default of the flattened input."""
     if dim is None:
         input, dim = input.flatten(), 0
     dim %= input.dim()
@@ -149,7 +149,7 @@ def repeat_interleave(
         if repeats < 0:
             raise RuntimeError(f"repeat_interleave: expected repeats of 0 and more, got {repeats}")
         copies = [-1] * (dim + 1) + [repeats] + [-1] * (input.dim() - dim - 1)
-        # Copied first: over an axis of one the last step alone would leave a view of ``input``.
+        # Copied, because over an axis of length 1 flatten would return a view of ``input``.
         stretched = input.unsqueeze(dim + 1).expand(copies)
         return stretched.clone(memory_format=torch.contiguous_format).flatten(dim, dim + 1)
     times = repeats.expand(input.shape[dim])
@@ -181,14 +181,14 @@ def diag_embed(input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1) -
     return formulas.DiagEmbed.apply(input, offset, dim1, dim2)
 
 
-# ---------------------------------------------------------------------------- chosen by an index
+# ------------------------------------------------------------------------------------- indexing
 
 
 def index(input: Tensor, indices: Any) -> Tensor:
     """``input[indices]`` where there are tensors, lists or bools among ``indices``.
 
     Raises:
-        NotImplementedError: more than four of them, or a list that holds other than numbers.
+        NotImplementedError: more than four of them, or a list that does not hold numbers.
     """
     if isinstance(indices, Tensor) and indices.dim():
         if indices.dtype is torch.bool and indices.shape == input.shape:
@@ -199,7 +199,9 @@ def index(input: Tensor, indices: Any) -> Tensor:
             "index: of a list of sequences, tensors or slices torch's releases make different "
             "things; write a tuple of indices, or one tensor"
         )
-    view, places, chosen = _apart(input, indices if isinstance(indices, tuple) else (indices,))
+    view, places, chosen = _split_index(
+        input, indices if isinstance(indices, tuple) else (indices,)
+    )
     if not chosen:
         return input[view]
     if len(chosen) > 4:
@@ -210,10 +212,10 @@ def index(input: Tensor, indices: Any) -> Tensor:
     return formulas.Index.apply(input, input.shape, tuple(places), *slots)
 
 
-def _apart(
+def _split_index(
     input: Tensor, indices: tuple[Any, ...]
 ) -> tuple[tuple[Any, ...], list[int], list[Tensor]]:
-    """What of an index gives a view; then, of the view, which places have a tensor, and which."""
+    """The parts of an index that give a view; the axes of the view with a tensor; the tensors."""
     parts = [_as_tensor(part, input) for part in indices]
     if any(part is Ellipsis for part in parts):
         at = next(i for i, part in enumerate(parts) if part is Ellipsis)
@@ -225,7 +227,7 @@ def _apart(
     chosen: list[Tensor] = []
     place = 0
     for part in parts:
-        if isinstance(part, bool):  # an axis of one more, all of it or nothing
+        if isinstance(part, bool):  # a new axis, of length 1 for True and 0 for False
             view.append(None)
             places.append(place)
             chosen.append(torch.arange(int(part), device=input.device))
@@ -258,7 +260,7 @@ def _is_mask(index: Any) -> bool:
 
 def index_select(input: Tensor, dim: int, index: Tensor) -> Tensor:
     """The entries ``index`` along ``dim``."""
-    return formulas.IndexSelect.apply(input, dim, _one_axis(index), input.shape)
+    return formulas.IndexSelect.apply(input, dim, _with_axis(index), input.shape)
 
 
 def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False) -> Tensor:
@@ -267,7 +269,7 @@ def gather(input: Tensor, dim: int, index: Tensor, *, sparse_grad: bool = False)
 
 
 def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Tensor:
-    """:func:`gather` with shapes that broadcast; from one long row where no ``dim`` is given."""
+    """:func:`gather` with shapes that broadcast; by default of the flattened input."""
     if dim is None:
         return gather(input.flatten(), 0, indices.flatten())
     if indices.dtype is not torch.int64:
@@ -284,11 +286,11 @@ def take_along_dim(input: Tensor, indices: Tensor, dim: int | None = None) -> Te
 
 
 def masked_select(input: Tensor, mask: Tensor) -> Tensor:
-    """The entries where the mask is set, in one row; the shapes broadcast."""
+    """The entries where the mask is True, in one row; the shapes broadcast."""
     return formulas.MaskedSelect.apply(input, mask, input.shape)
 
 
-# -------------------------------------------------------------------------------- put at an index
+# -------------------------------------------------------------------------- writing at an index
 
 
 def scatter(
@@ -312,24 +314,24 @@ def index_add(
     input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1
 ) -> Tensor:
     """``input`` with ``alpha`` times ``source`` added at ``index`` along ``dim``."""
-    return formulas.IndexAdd.apply(input, dim, _one_axis(index), source, alpha)
+    return formulas.IndexAdd.apply(input, dim, _with_axis(index), source, alpha)
 
 
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """``input`` with ``source`` at ``index`` along ``dim``."""
-    return formulas.IndexCopy.apply(input, dim, _one_axis(index), source)
+    return formulas.IndexCopy.apply(input, dim, _with_axis(index), source)
 
 
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Tensor | float) -> Tensor:
     """``input`` with one number at ``index`` along ``dim``."""
-    return formulas.IndexFill.apply(input, dim, _one_axis(index), value)
+    return formulas.IndexFill.apply(input, dim, _with_axis(index), value)
 
 
-def _one_axis(index: Tensor) -> Tensor:
-    """``index`` with an axis: without one, torch's vmap takes it for as many as the axis has."""
+def _with_axis(index: Tensor) -> Tensor:
+    """``index`` with an axis. Without one, torch's vmap would repeat it along the axis."""
     return index if index.dim() else index.reshape(1)
 
 
 def _tuple(first: int | Sequence[int], more: tuple[int, ...] = ()) -> tuple[int, ...]:
-    """Numbers in a sequence, or each an argument of its own, as methods of a tensor take them."""
+    """Numbers passed as one sequence or as several arguments, as a tensor's methods accept."""
     return (first, *more) if isinstance(first, int) else tuple(first)

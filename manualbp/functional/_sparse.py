@@ -27,7 +27,7 @@ def embedding(
     _check_dense(sparse)
     if weight.dim() != 2:
         raise RuntimeError(f"weight: expected (V, D); got {tuple(weight.shape)}")
-    padding_idx = _row(padding_idx, weight)
+    padding_idx = _padding_row(padding_idx, weight)
     if max_norm is not None:
         input = input.contiguous()
         _renormalize(weight, input, max_norm, norm_type)
@@ -77,7 +77,7 @@ def embedding_bag(
     input, offsets, per_sample_weights = _bags(
         input, offsets, per_sample_weights, include_last_offset
     )
-    padding_idx = _row(padding_idx, weight)
+    padding_idx = _padding_row(padding_idx, weight)
     if max_norm is not None:
         _renormalize(weight, input, max_norm, norm_type)
     output: Tensor = formulas.EmbeddingBag.apply(
@@ -93,7 +93,7 @@ def embedding_bag(
     return output
 
 
-#: in the order of torch's own numbers of them
+#: in the order of torch's own numbers for them
 _MODES = ("sum", "mean", "max")
 
 
@@ -103,7 +103,7 @@ def _bags(
     per_sample_weights: Tensor | None,
     include_last_offset: bool,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """All indices in one row, where each bag begins, and their weights in one row."""
+    """All indices in one row, the offset of each bag, and the weights in one row."""
     if input.dim() == 2:
         if offsets is not None:
             raise ValueError(
@@ -132,8 +132,8 @@ def _check_dense(sparse: bool) -> None:
         )
 
 
-def _row(padding_idx: int | None, weight: Tensor) -> int | None:
-    """Which row ``padding_idx`` is, counted from the end where it is negative."""
+def _padding_row(padding_idx: int | None, weight: Tensor) -> int | None:
+    """The row of ``padding_idx``, which counts from the end if negative."""
     if padding_idx is None:
         return None
     if not -weight.shape[0] <= padding_idx < weight.shape[0]:
@@ -142,6 +142,6 @@ def _row(padding_idx: int | None, weight: Tensor) -> int | None:
 
 
 def _renormalize(weight: Tensor, input: Tensor, max_norm: float, norm_type: float) -> None:
-    """Shorten the rows in use to ``max_norm``, in the weight itself, as torch does."""
+    """Scale the rows in use down to ``max_norm``, in place, as torch does."""
     with torch.no_grad():
         torch.embedding_renorm_(weight, input, max_norm, norm_type)

@@ -1,4 +1,4 @@
-"""Pictures made larger, smaller, and moved: (N, C, …) with one, two or three axes of pixels."""
+"""Resampling of images: (N, C, …) with one, two or three axes of pixels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def interpolate(
     recompute_scale_factor: bool | None = None,
     antialias: bool = False,
 ) -> Tensor:
-    """W₁ z W₂ᵀ: every pixel a weighted mean of pixels nearby, along each axis on its own."""
+    """W₁ z W₂ᵀ: every pixel is a weighted mean of pixels nearby, along each axis separately."""
     options = (mode, align_corners, recompute_scale_factor, antialias)
     return formulas.Interpolate.apply(input, size, scale_factor, *options, input.shape[2:])
 
@@ -45,7 +45,7 @@ def upsample(
     align_corners: bool | None = None,
 ) -> Tensor:
     """The older name of :func:`interpolate`."""
-    _deprecated("upsample")
+    _warn_deprecated("upsample")
     return interpolate(input, size, scale_factor, mode, align_corners)
 
 
@@ -55,7 +55,7 @@ def upsample_nearest(
     scale_factor: float | Sequence[float] | None = None,
 ) -> Tensor:
     """The nearest pixel; the older name of :func:`interpolate`."""
-    _deprecated("upsample_nearest")
+    _warn_deprecated("upsample_nearest")
     return interpolate(input, size, scale_factor, mode="nearest")
 
 
@@ -65,7 +65,7 @@ def upsample_bilinear(
     scale_factor: float | Sequence[float] | None = None,
 ) -> Tensor:
     """Linear along both axes, corners on corners; the older name of :func:`interpolate`."""
-    _deprecated("upsample_bilinear")
+    _warn_deprecated("upsample_bilinear")
     return interpolate(input, size, scale_factor, mode="bilinear", align_corners=True)
 
 
@@ -96,13 +96,13 @@ def grid_sample(
     padding_mode: str = "zeros",
     align_corners: bool | None = None,
 ) -> Tensor:
-    """The picture at the places (x, y) ∈ [−1, 1]² of a grid (N, H, W, 2); or (x, y, z)."""
-    corners = _corners(align_corners)
+    """The image at the points (x, y) ∈ [−1, 1]² of a grid (N, H, W, 2); or (x, y, z)."""
+    corners = _align_corners(align_corners)
     return formulas.GridSample.apply(input, grid, mode, padding_mode, corners, input.shape[2:])
 
 
 def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None = None) -> Tensor:
-    """(x, y, 1) θᵀ at every pixel of a picture of ``size`` (N, C, H, W); or (x, y, z, 1) θᵀ."""
+    """(x, y, 1) θᵀ at every pixel of an image of ``size`` (N, C, H, W); or (x, y, z, 1) θᵀ."""
     axes = len(size) - 2
     if axes not in (2, 3):
         raise NotImplementedError(f"affine_grid: expected a size of 4 or 5 numbers; got {size}")
@@ -113,10 +113,10 @@ def affine_grid(theta: Tensor, size: Sequence[int], align_corners: bool | None =
         raise ValueError(f"affine_grid: expected θ in floating point; got {theta.dtype}")
     if min(size) <= 0:
         raise ValueError(f"affine_grid: expected a size of positive numbers; got {size}")
-    return formulas.AffineGrid.apply(theta, size, _corners(align_corners))
+    return formulas.AffineGrid.apply(theta, size, _align_corners(align_corners))
 
 
-def _corners(align_corners: bool | None) -> bool:
+def _align_corners(align_corners: bool | None) -> bool:
     if align_corners is None:
         warnings.warn(
             "align_corners: grid_sample and affine_grid take False where nothing is said",
@@ -125,5 +125,5 @@ def _corners(align_corners: bool | None) -> bool:
     return bool(align_corners)
 
 
-def _deprecated(name: str) -> None:
+def _warn_deprecated(name: str) -> None:
     warnings.warn(f"{name} is deprecated: use interpolate", stacklevel=3)
