@@ -603,7 +603,7 @@ def test_every_cost_takes_class_labels(cost, init):
 
 def test_any_network_can_be_trained(mnist, tmp_path):
     net = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 5, stride=4), nn.Flatten(), nn.Linear(72, 10))
-    module = LitClassifier.around(net, cost="cross_entropy", optimizer="adam", lr=1e-3)
+    module = LitClassifier.from_network(net, cost="cross_entropy", optimizer="adam", lr=1e-3)
     data = MNISTDataModule()
     data.parts = mnist
     settings = {"accelerator": "cpu", "logger": False, "enable_checkpointing": False}

@@ -1,4 +1,4 @@
-"""A gradient check of the very network about to be trained."""
+"""A gradient check of the network before it is trained."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TOLERANCE = 1e-5
 
 
 class GradientCheck(NamedTuple):
-    """How far the backward pass is from finite differences, at worst."""
+    """The largest error of the backward pass against finite differences."""
 
     weights: int
     max_error: float
@@ -38,8 +38,8 @@ def check_gradients(
     """Compare `weights` randomly chosen ∂C/∂w with (C(w + h) − C(w − h)) / 2h.
 
     Runs on a copy, in float64 on the CPU, in evaluation mode. The weights are spread evenly over
-    the parameters, and an error is relative to the largest of the differences found in the same
-    parameter: next to that, rounding in a gradient that is nearly 0 is not an error.
+    the parameters. An error is relative to the largest difference found in the same parameter, so
+    that rounding in a gradient that is nearly 0 does not count.
     """
     net = copy.deepcopy(net).cpu().double().eval()
     images, labels = images.cpu().double(), labels.cpu()

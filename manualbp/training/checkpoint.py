@@ -1,4 +1,4 @@
-"""Checkpoints: the best by validation and the last, and whether one can be resumed from."""
+"""Checkpoints: the best by validation, the last, and the check before one is resumed."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Checkpoint(pl.callbacks.ModelCheckpoint):
         )
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        # A resumed run writes to a folder of its own, yet still has to beat the best so far;
-        # Lightning would forget the score, with a warning, because the folder is another.
+        # A resumed run writes to a new folder, and still has to beat the best score so far.
+        # Lightning would drop that score, with a warning, because the folder differs.
         super().load_state_dict({**state_dict, "dirpath": self.dirpath})
 
 

@@ -35,15 +35,15 @@ class LitClassifier(pl.LightningModule):
             of outputs as well, so its learning rates are that many times larger.
         optimizer: how the gradients are used.
         lr: learning rate at its highest.
-        momentum: of `sgd`, `nesterov` and `rmsprop`; the others have their own.
+        momentum: of `sgd`, `nesterov` and `rmsprop`; the others have fixed ones.
         weight_decay: decoupled from the gradient in `adamw`, added to it elsewhere.
         schedule: how the learning rate falls, from step to step, to 0 at the end.
         warmup: share of the steps over which the learning rate first rises from 0.
         engine: what computes a step: `autograd`, with the formulas as its backward functions;
-            `tape`, the formulas noted as they run and walked back without autograd; `step`, those
-            and the update compiled into one program, which takes seconds, and then is the fastest
-            (of `rmsprop` it knows no update). The weights are the same to rounding, except that
-            dropout in a compiled program draws other random numbers.
+            `tape`, the formulas recorded as they run, and run backwards without autograd; `step`,
+            forward pass, backward pass and update compiled into one program. Compiling takes
+            seconds; then it is the fastest. It does not support `rmsprop`. The weights are the
+            same to rounding, except that dropout in a compiled program draws other random numbers.
     """
 
     def __init__(
@@ -82,12 +82,12 @@ class LitClassifier(pl.LightningModule):
         self.criterion = network.COSTS[cost]()
         self.accuracy = MulticlassAccuracy(layers[-1] if layers else 10, average="micro")
         self.automatic_optimization = engine == "autograd"
-        self.costs: list[Tensor] = []  # of the epoch's steps, on their device
+        self.costs: list[Tensor] = []  # one for each step of the epoch, on the step's device
         self.total_steps: float | None = None
 
     @classmethod
-    def around(cls, net: torch.nn.Module, **settings: Any) -> LitClassifier:
-        """The same, for any network from images (N, 1, 28, 28) to 10 outputs a digit."""
+    def from_network(cls, net: torch.nn.Module, **settings: Any) -> LitClassifier:
+        """A classifier of any network that maps images (N, 1, 28, 28) to 10 outputs."""
         module = cls(layers=[], **settings)
         module.net = net
         return module
@@ -125,7 +125,7 @@ class LitClassifier(pl.LightningModule):
         return cost
 
     def _train_batches(self, batch: Batch, batch_idx: int) -> None:
-        """A step of each batch, where the loader gives several along a first axis."""
+        """A step for each batch; the loader may give several batches along a first axis."""
         images, labels = batch
         if labels.dim() == 1:
             images, labels = images.unsqueeze(0), labels.unsqueeze(0)
@@ -146,8 +146,8 @@ class LitClassifier(pl.LightningModule):
         self._evaluate("val", batch)
 
     def on_validation_epoch_end(self) -> None:
-        """Log what is logged once an epoch: here, because it is known before the epoch ends."""
-        # The last step's update can ruin the weights too, and no training step follows it.
+        """Log once an epoch. Lightning calls this hook before the one that ends the epoch."""
+        # The last update can make weights nan or infinite too, and no training step follows it.
         if not all(p.isfinite().all() for p in self.net.parameters()):
             raise self._diverged(self.sample, int(self.trainer.num_training_batches))
         if self.costs:
@@ -181,8 +181,8 @@ class LitClassifier(pl.LightningModule):
         return [optimizer], [{"scheduler": scheduler, "interval": "step"}]
 
     def _rate(self, step: int) -> float:
-        # The total is not asked for at step 0: Lightning would set up the loaders to count it,
-        # too early for a checkpoint to tell them where to go on.
+        # Not at step 0: to count the steps Lightning would set up the loaders, before a checkpoint
+        # has restored their positions.
         if step and self.total_steps is None:
             self.total_steps = self.trainer.estimated_stepping_batches
         progress = step / self.total_steps if step and self.total_steps else 0.0

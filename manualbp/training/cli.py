@@ -1,4 +1,4 @@
-"""The command line: a configuration file, any value of it overridden, one run."""
+"""The command line: one run from a configuration file, of which any value can be overridden."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ class CLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def run(self) -> int:
-        """Train, choose by validation, test once; the status that the program ends with."""
+        """Train, select by validation, test once, and return the exit status."""
         trainer, model, data, say = self.trainer, self.model, self.datamodule, self.console.say
         ckpt_path = self.config.ckpt_path
         check_engine(trainer, model.hparams["engine"])
@@ -128,9 +128,9 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> i
     """Run the command line and return its exit status.
 
     Args:
-        args: what follows the program's name; by default what the shell gave.
-        default_config: the configuration used where `args` names none. (Not a default *file* in
-            jsonargparse's sense: its values would leak into every other configuration.)
+        args: the arguments after the program's name; by default those of the process.
+        default_config: the configuration used if `args` names none. It is not passed to
+            jsonargparse as a default file, because that sets values in every configuration.
     """
     args = sys.argv[1:] if args is None else args
     files, values = split_configs(args)
@@ -174,7 +174,7 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> i
 
 
 def split_configs(args: list[str]) -> tuple[list[str], list[str]]:
-    """Configuration files, and the rest: single values win wherever they stand on the line."""
+    """Configuration files, and the other arguments, which override them in any order."""
     files, rest = [], []
     at = iter(args)
     for arg in at:
@@ -188,12 +188,12 @@ def split_configs(args: list[str]) -> tuple[list[str], list[str]]:
 
 
 def quieten() -> None:
-    """Keep Lightning's notices off the console, and what warns about its own code."""
+    """Silence Lightning's notices, and warnings about its own code."""
     for name in ("pytorch_lightning", "lightning_fabric", "lightning_utilities"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # On a machine without a GPU, Inductor's import says so.
+    # Inductor's import logs an error on a machine without a GPU.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    # Lightning 2.6 calls what newer versions of torch and jsonargparse deprecate.
+    # Lightning 2.6 calls functions that torch and jsonargparse have deprecated since.
     os.environ.setdefault("JSONARGPARSE_DEPRECATION_WARNINGS", "off")
     warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)` is deprecated")
 
@@ -206,6 +206,6 @@ def fail(message: str) -> int:
 
 
 def shorten(path: str | Path) -> str:
-    """Relative to the working directory, where it lies below it."""
+    """The path relative to the working directory, if it is below it."""
     relative = os.path.relpath(path)
     return str(path) if relative.startswith("..") else relative

@@ -1,4 +1,4 @@
-"""What a run says: plain lines of fixed width, and a live bar on a terminal."""
+"""The output of a run: plain lines of fixed width, and a progress bar on a terminal."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Console(pl.Callback):
     """Reports a run on standard output.
 
     Args:
-        title: what is run, for the first line.
-        reference: what others report for this network, for the last lines.
-        live: whether to draw a bar, where standard output is a terminal.
+        title: the name of the run, for the first line.
+        reference: the accuracy that others report for this network, for the last lines.
+        live: whether to draw a progress bar if standard output is a terminal.
     """
 
     def __init__(self, title: str = "", reference: str | None = None, live: bool = True) -> None:
@@ -52,10 +52,10 @@ class Console(pl.Callback):
         self.header_shown = False
         self.silent = False
 
-    # What is said, in the order in which it is said.
+    # The output, in the order in which it is printed.
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        self.silent = not trainer.is_global_zero  # of several processes, one speaks
+        self.silent = not trainer.is_global_zero  # one process prints
         self.started = time.perf_counter()
         device = pl_module.device
         threads = torch.get_num_threads()
@@ -129,7 +129,7 @@ class Console(pl.Callback):
         if step and step.notice:
             self.say(f"engine          {step.notice}")
             step.notice = None
-        # Now and then: a step takes less time than drawing the bar.
+        # Not at every step, because drawing the bar takes longer than a step.
         done = trainer.fit_loop.epoch_loop.batch_idx + 1
         if self.bar and (done % 64 == 0 or done == trainer.num_training_batches):
             self.bar.update(self.bar.task_ids[0], completed=done)
@@ -175,7 +175,7 @@ class Console(pl.Callback):
         said = f"   ({self.reference})" if self.reference else ""
         self.say(f"test accuracy {accuracy:.2%} ± {error:.2%} (sampling error){said}")
 
-    # How it is said.
+    # Printing.
 
     def say(self, text: str = "") -> None:
         if self.silent:
@@ -187,7 +187,7 @@ class Console(pl.Callback):
             print(text, flush=True)
 
     def plain(self, text: str) -> str:
-        """The text as standard output can show it."""
+        """The text in characters that standard output can encode."""
         if self.unicode:
             return text
         text = unicodedata.normalize("NFKD", text.translate(ASCII)).translate(ASCII)

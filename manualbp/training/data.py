@@ -1,4 +1,4 @@
-"""MNIST from the repository's own files, held in memory and handed out by the batch."""
+"""MNIST from the repository's own files, loaded into memory and batched."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ REPOSITORY_DATA = Path(__file__).resolve().parents[2] / "data"
 
 
 class DataError(UserError):
-    """A data file that is missing or not what it should be."""
+    """A data file is missing, or is not the original."""
 
 
 def check_files(root: Path) -> None:
@@ -63,15 +63,15 @@ def check_files(root: Path) -> None:
 def load(root: Path, train: bool) -> tuple[Tensor, Tensor]:
     """Images (N, 1, 28, 28) with pixels in [0, 1], and labels (N,).
 
-    The files are unpacked into a temporary folder that is gone afterwards: an interrupted run
-    leaves nothing half-made that a later one could trust, and `root` may be read-only.
+    The files are unpacked into a temporary folder, which is then deleted. So an interrupted run
+    leaves no incomplete files that a later run could read, and `root` may be read-only.
     """
     with tempfile.TemporaryDirectory(prefix="manualbp-") as folder:
         unpacked = Path(folder) / "MNIST" / "raw"
         unpacked.mkdir(parents=True)
         for name in FILES:
             with open(unpacked / name.removesuffix(".gz"), "wb") as target:
-                # torchvision wants to see all four files, and reads two.
+                # torchvision checks that all four files exist, and reads two.
                 if name.startswith("train") == train:
                     with gzip.open(root / "MNIST" / "raw" / name) as source:
                         shutil.copyfileobj(source, target)
@@ -80,10 +80,10 @@ def load(root: Path, train: bool) -> tuple[Tensor, Tensor]:
 
 
 class Order:
-    """Which examples one process sees in one epoch, and in which order.
+    """The indices of the examples that one process reads in one epoch, in order.
 
-    Every epoch has its own shuffle, a function of `seed` and the epoch alone; the processes share
-    it and each takes every `world_size`-th example. When shuffling, all get equally many.
+    Every epoch has its own shuffle, a function of `seed` and the epoch alone. The processes share
+    it, and each takes every `world_size`-th example. When shuffling, all get equally many.
     """
 
     def __init__(
@@ -103,7 +103,7 @@ class Order:
     def indices(self) -> Tensor:
         if not self.shuffle:
             return torch.arange(self.rank, self.total, self.world_size)
-        # Apart by more than there are epochs, within the 32 bits that a CPU generator looks at.
+        # Seeds of two runs differ by more than the number of epochs. A CPU generator uses 32 bits.
         seed = (self.seed * 1_000_003 + self.epoch) % 2**32
         generator = torch.Generator().manual_seed(seed)
         order = torch.randperm(self.total, generator=generator)
@@ -114,12 +114,12 @@ class Batches:
     """Tensors indexed by the batch: a loader without workers, collation or copies to the device.
 
     Lightning sets the epoch through `sampler`, and saves `state_dict` in its checkpoints, so that
-    a run stopped in the middle of an epoch goes on with the batch after the last one it saw.
+    a run stopped in the middle of an epoch resumes with the next batch.
 
-    With `call_size`, which says how many, whole batches come several at a time, along a first axis.
+    With `call_size`, each item is several whole batches along a first axis; it returns how many.
     """
 
-    batch_sampler = None  # which Lightning looks for beside a sampler
+    batch_sampler = None  # Lightning reads it beside the sampler
 
     def __init__(
         self,
@@ -135,7 +135,7 @@ class Batches:
         self.resume: dict[str, int] | None = None
 
     def __len__(self) -> int:
-        # A ragged last batch is dropped only where the next shuffle will bring its examples back.
+        # A smaller last batch is dropped only if the next epoch shuffles its examples again.
         whole, rest = divmod(len(self.sampler), self.batch_size)
         return whole + (rest > 0 and not self.sampler.shuffle)
 
@@ -163,14 +163,14 @@ class Batches:
 
 
 class MNISTDataModule(pl.LightningDataModule):
-    """MNIST: 55,000 examples to train on, 5,000 to choose by, 10,000 to test once.
+    """MNIST: 55,000 examples for training, 5,000 for validation, 10,000 for one test.
 
     Args:
         batch_size: examples a step (of each process, when there are several).
-        eval_batch_size: examples a step of validation and test; changes the speed alone.
+        eval_batch_size: examples a step of validation and test; it affects the speed alone.
         root: folder that holds `MNIST/raw/*.gz`; by default the repository's own `data`.
-        val_size: how many of the 60,000 training examples are set aside for validation.
-        split_seed: decides which ones; independent of the seed of the run.
+        val_size: how many of the 60,000 training examples are held out for validation.
+        split_seed: seed that selects them; independent of the seed of the run.
     """
 
     def __init__(
@@ -191,7 +191,7 @@ class MNISTDataModule(pl.LightningDataModule):
         self.batch_size, self.eval_batch_size = batch_size, eval_batch_size
         self.root = Path(root).expanduser().absolute() if root else REPOSITORY_DATA
         self.val_size, self.split_seed = val_size, split_seed
-        # The seed of the run, which is the same in every process.
+        # The seed of the run is the same in every process.
         self.seed = torch.initial_seed()
         self.parts: dict[str, tuple[Tensor, Tensor]] = {}
 
@@ -226,7 +226,7 @@ class MNISTDataModule(pl.LightningDataModule):
     def transfer_batch_to_device(
         self, batch: tuple[Tensor, Tensor], device: torch.device, dataloader_idx: int
     ) -> tuple[Tensor, Tensor]:
-        return batch  # is there already
+        return batch  # it is on the device already
 
     def _batches(
         self,

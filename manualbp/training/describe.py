@@ -27,8 +27,7 @@ class Row(NamedTuple):
 def describe(net: nn.Module, cost: Cost, images: Tensor, labels: Tensor) -> list[Row]:
     """A row for each innermost module, in the order in which they run, and one for the cost.
 
-    The formulas are those of the functions that really ran: read off `grad_fn`, not off the
-    modules' names.
+    The formulas are read from each output's `grad_fn`, so they are those that ran.
     """
     net = copy.deepcopy(net).cpu().train()
     images = images.cpu().clone().requires_grad_()
@@ -41,13 +40,13 @@ def describe(net: nn.Module, cost: Cost, images: Tensor, labels: Tensor) -> list
         parameters = sum(p.numel() for p in module.parameters())
         rows.append(Row(name, type(module).__name__, shape, *formula_of(after), parameters))
     text, backward = formula_of(value)
-    # The other rules of a cost are for its targets and weights, which stay as they are.
+    # The other rules of a cost are for its targets and weights, which are not trained.
     rows.append(Row("C", "cost", "1", text, backward.split("   ")[0], 0))
     return rows
 
 
 def formula_of(output: Tensor) -> tuple[str, str]:
-    """The value and the gradients that the formula behind a tensor states."""
+    """The line of the value and the ∂ lines of the formula that made a tensor."""
     formula = graph.formula_of(output.grad_fn)
     if graph.is_structural(output.grad_fn):
         return "a = z, elsewhere", "∂C/∂z = g, in the shape of z"

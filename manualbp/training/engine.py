@@ -1,8 +1,8 @@
-"""How a step is computed: by autograd in Lightning's own loop, or on a tape, or as one program.
+"""How a step is computed: by autograd in Lightning's own loop, on a tape, or as one program.
 
-The last two take several batches from the loader at a time, because Lightning's own share of a step
-is longer than a small network's whole step. Lightning's counters, limits and checkpoints are in
-batches and updates as ever; only its callbacks see a call as one batch.
+The last two take several batches from the loader at a time, because Lightning's overhead is longer
+than a small network's whole step. Lightning's counters, limits and checkpoints still count batches
+and updates; only its callbacks see a call as one batch.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ EXAMPLES = 8192  # and examples, since a call's are copied into one tensor
 
 
 def check_engine(trainer: pl.Trainer, engine: str) -> None:
-    """Raise `UserError` where this trainer asks for what only autograd's loop does."""
+    """Raise `UserError` if the trainer has an option that only autograd's loop supports."""
     if engine == "autograd":
         return
     requirement = None
@@ -57,7 +57,7 @@ def check_engine(trainer: pl.Trainer, engine: str) -> None:
 
 
 class TapeStep:
-    """One step: the formulas noted as they run, walked back, and the optimizer's update."""
+    """One step on a tape, with the optimizer's update."""
 
     notice: str | None = None  # nothing to tell
 
@@ -73,7 +73,7 @@ class TapeStep:
         return tape, cost
 
     def update(self, tape: Tape, cost: Tensor) -> Tensor:
-        # Afterwards the gradients stay: whoever looks for a NaN looks at them.
+        # Zeroed before, not after, because the search for a NaN reads the last gradients.
         self.optimizer.zero_grad()
         tape.backprop(cost)
         self.optimizer.step()
@@ -81,10 +81,10 @@ class TapeStep:
 
 
 class ProgramStep:
-    """The same as one program for all steps of one shape, compiled when first needed.
+    """One step as a program, compiled at the first step of each shape.
 
     Attributes:
-        notice: what is to be told of the compilation, once it is over.
+        notice: a message about the compilation, for the console, once it has ended.
     """
 
     def __init__(self, net: nn.Module, cost: Cost, optimizer: torch.optim.Optimizer) -> None:
@@ -95,7 +95,7 @@ class ProgramStep:
                 f"--model.engine step: {error}\n  mend: --model.engine tape, which takes any"
             ) from None
         self.tape = TapeStep(net, cost, optimizer)
-        self.compiled = not COMPILER  # or found impossible
+        self.compiled = not COMPILER  # no compilation is to be timed
         self.run: StepFunction = self.step
         self.notice: str | None = None
 
@@ -105,9 +105,9 @@ class ProgramStep:
     def _compile(self, x: Tensor, y: Tensor) -> Tensor:
         started = time.perf_counter()
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what compile_step warns of is told below
+            warnings.simplefilter("ignore")  # the notice below repeats compile_step's warning
             cost = self.step(x, y)
-        # Where the optimizer has no state yet, its first step makes that, without a program.
+        # If the optimizer has no state yet, its first step makes that, without a program.
         self.compiled = self.step.has_program
         if self.compiled:
             took = time.perf_counter() - started
@@ -130,7 +130,7 @@ def step_of(
 
 
 class Snapshot:
-    """All that some steps change, to go back to."""
+    """A copy of all that steps change, which can be restored."""
 
     def __init__(
         self, net: nn.Module, optimizer: torch.optim.Optimizer, schedulers: list[Any]
@@ -166,7 +166,7 @@ class Snapshot:
 
 
 class FailedStep(NamedTuple):
-    """A step that went wrong: its place in the call, and its batch."""
+    """A step with a cost or weight that is not finite: its index in the call, and its batch."""
 
     place: int
     batch: tuple[Tensor, Tensor]
@@ -175,11 +175,11 @@ class FailedStep(NamedTuple):
 def train_batches(
     step: TapeStep | ProgramStep, tape: TapeStep, xs: Tensor, ys: Tensor, schedulers: list[Any]
 ) -> Tensor | FailedStep:
-    """Train on batches, one after the other: their costs, or the first step that broke.
+    """Train on batches, one after the other; return their costs, or the first step that failed.
 
-    Costs are looked at once, after all of them. Where one of them, or a weight, is not finite, the
-    steps are repeated on the tape up to the one at fault: network, optimizer, schedulers and
-    gradients are then as they were at its start.
+    Costs are checked once, after all steps. If a cost or a weight is not finite, the steps are
+    repeated on the tape up to the first that failed. Network, optimizer, schedulers and gradients
+    are then as they were at its start.
     """
     net, optimizer = tape.net, tape.optimizer
     before, costs = Snapshot(net, optimizer, schedulers), []
@@ -194,7 +194,7 @@ def train_batches(
         return together
     before.restore()
     for place, (x, y) in enumerate(pairs):
-        # The forward pass moves running statistics too, and draws numbers.
+        # The forward pass updates running statistics too, and draws random numbers.
         start = Snapshot(net, optimizer, schedulers)
         taped, cost = tape.forward(x, y)
         if not cost.isfinite():
@@ -203,13 +203,13 @@ def train_batches(
         tape.update(taped, cost)
         for scheduler in schedulers:
             scheduler.step()
-    # The last update ruined the weights; or dropout, drawn anew, has not broken the same step.
+    # The last update made weights nan or infinite; or dropout, drawn again, gave another result.
     place = int(together.isfinite().long().cumprod(0).sum())
     return FailedStep(place, pairs[min(place, len(pairs) - 1)])
 
 
 def next_call_size(trainer: pl.Trainer, batch_size: int) -> Callable[[], int] | None:
-    """How many batches the next call is to have, for a loader to ask; None: one without an axis."""
+    """A function that returns the number of batches of the next call; None for single batches."""
     module = trainer.lightning_module
     if module is None or module.automatic_optimization:
         return None
@@ -217,7 +217,7 @@ def next_call_size(trainer: pl.Trainer, batch_size: int) -> Callable[[], int] | 
     loop = trainer.fit_loop.epoch_loop
 
     def count() -> int:
-        # Up to where Lightning has something to do, and to a multiple of `most`.
+        # Up to the next batch at which Lightning acts, and to a multiple of `most`.
         at = loop.batch_progress.current.ready
         ends = [most - at % most, trainer.num_training_batches - at]
         if trainer.max_steps >= 0:
@@ -234,7 +234,7 @@ def next_call_size(trainer: pl.Trainer, batch_size: int) -> Callable[[], int] | 
 
 
 def count_steps(trainer: pl.Trainer, steps: int) -> None:
-    """Let Lightning, which has begun one batch, count `steps` batches and updates."""
+    """Advance Lightning's counters to `steps` batches and updates; it has counted one batch."""
     loop = trainer.fit_loop.epoch_loop
     ready = loop.batch_progress.current.ready + steps - 1
     loop.batch_progress.increment_by(steps - 1, ready >= trainer.num_training_batches)
@@ -243,7 +243,7 @@ def count_steps(trainer: pl.Trainer, steps: int) -> None:
 
 
 def sync_progress(checkpoint: dict[str, Any]) -> None:
-    """Let the updates counted by one of Lightning's two loops count in the other as well."""
+    """Copy the count of updates from one of Lightning's two loops to the other."""
     loops = checkpoint.get("loops", {}).get("fit_loop")
     if loops is None:
         return

@@ -1,4 +1,4 @@
-"""Ctrl-C: finish the step, save, and stop where a later run can go on."""
+"""Ctrl-C: finish the step, save a checkpoint that can be resumed, and stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the gradients do while a network trains, and where they first break."""
+"""The norms of gradients while a network trains, and the first NaN or infinity."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SATURATED = 0.05  # of the steepest slope
 
 
 class Diverged(UserError):
-    """A NaN or an infinity turned up in training."""
+    """A NaN or an infinity occurred in training."""
 
     def __init__(self, where: str, what: str) -> None:
         super().__init__(
@@ -41,9 +41,9 @@ def measure(
 ) -> tuple[dict[str, float], float]:
     """‖δ‖ of each weighted sum by module name, and the share of saturated units.
 
-    ‖δ‖ is the length of one example's ∂C₀/∂z, averaged over the examples, so that it does not
-    depend on how many there are. A unit is saturated, for one example, where its activation's
-    slope |σ′(z)| is below 5 % of the steepest it can be; for ReLU that is a unit that is off.
+    ‖δ‖ is the norm of one example's ∂C₀/∂z, averaged over the examples, so that it does not
+    depend on how many there are. A unit is saturated, for one example, if its activation's slope
+    |σ′(z)| is below 5 % of the largest possible; for ReLU, if it is 0.
     """
     with torch.enable_grad(), evaluating(net), recording(net) as record:
         value = cost(net(images), labels)
@@ -64,7 +64,7 @@ def measure(
 
 
 def slope(activation: nn.Module, z: Tensor) -> Tensor:
-    """|σ′(z)|, by the activation's own backward pass."""
+    """|σ′(z)|, computed by the activation's backward pass."""
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         return torch.autograd.grad(activation(z).sum(), z)[0].abs()
@@ -78,9 +78,9 @@ def steepest(activation: nn.Module, like: Tensor) -> float:
 def first_non_finite(net: nn.Module, cost: Cost, batch: tuple[Tensor, Tensor]) -> str:
     """Name the tensor in which a NaN or an infinity first appeared.
 
-    Called before the gradients of the step before are cleared. Where the weights are already
-    ruined, that step's backward pass did it: walking back from the cost, the first bad gradient is
-    the culprit. Else this step's forward pass did.
+    It has to be called before the gradients of the last step are cleared. If a weight is not
+    finite, the last step's backward pass caused it: the answer is the first such gradient, from
+    the cost backwards. Otherwise this step's forward pass caused it.
     """
     bad_weights = [name for name, p in net.named_parameters() if not p.isfinite().all()]
     if bad_weights:
@@ -103,7 +103,7 @@ def first_non_finite(net: nn.Module, cost: Cost, batch: tuple[Tensor, Tensor]) -
 
 @contextmanager
 def recording(net: nn.Module) -> Iterator[list[tuple[str, nn.Module, Tensor, Tensor]]]:
-    """Note (name, module, input, output) of every innermost module that runs."""
+    """Record (name, module, input, output) of every innermost module that runs."""
     record: list[tuple[str, nn.Module, Tensor, Tensor]] = []
 
     def note(name: str) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], None]:
@@ -120,7 +120,7 @@ def recording(net: nn.Module) -> Iterator[list[tuple[str, nn.Module, Tensor, Ten
 
 @contextmanager
 def keeping_buffers(net: nn.Module) -> Iterator[None]:
-    """Put running statistics back that a forward pass moves, to NaN for one."""
+    """Restore running statistics afterwards, which a forward pass may set to NaN."""
     before = [(buffer, buffer.clone()) for buffer in net.buffers()]
     try:
         yield
@@ -132,7 +132,7 @@ def keeping_buffers(net: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def evaluating(net: nn.Module) -> Iterator[None]:
-    """Evaluation mode for a while: no dropout, and no running statistics moved."""
+    """Evaluation mode inside the block: no dropout, and no update of running statistics."""
     modes = [(module, module.training) for module in net.modules()]
     net.eval()
     try:

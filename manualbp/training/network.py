@@ -56,7 +56,7 @@ COSTS: dict[str, Callable[[], torch.nn.Module]] = {
     "nll": nn.NLLLoss,
     "bce_with_logits": nn.BCEWithLogitsLoss,
 }
-ONE_HOT_COSTS = {"mse", "bce_with_logits"}  # the others take class indices as they are
+ONE_HOT_COSTS = {"mse", "bce_with_logits"}  # the others take class indices
 
 
 def build(
@@ -78,12 +78,12 @@ def build(
         modules += [linear, ACTIVATIONS[output_activation if last else activation]()]
         if dropout and not last:
             modules.append(nn.Dropout(dropout))
-    # An identity at the end would only be one more line to read.
+    # Without Identity, which would be one more line in the printed network.
     return nn.Sequential(*(m for m in modules if not isinstance(m, nn.Identity)))
 
 
 def initialise(linear: torch.nn.Linear, init: str) -> None:
-    """Fill weights and bias by the scheme named; the bias starts at 0 unless the scheme says so."""
+    """Fill weights and bias by the scheme ``init``; the bias starts at 0 in most schemes."""
     if init == "torch":
         return
     weight, bias = linear.weight, linear.bias
@@ -97,8 +97,8 @@ def initialise(linear: torch.nn.Linear, init: str) -> None:
 
 
 def targets(labels: Tensor, cost: str, output: Tensor) -> Tensor:
-    """The labels in the form that the cost of this output takes."""
+    """The labels as the cost takes them: one-hot in the dtype of ``output``, or classes."""
     if cost not in ONE_HOT_COSTS:
         return labels
-    # Of the same type: torch computes the cross-entropy of two of them in the less exact one.
+    # One dtype, because torch computes the cross-entropy of two dtypes in the less precise one.
     return torch.nn.functional.one_hot(labels, output.shape[1]).to(output.dtype)
