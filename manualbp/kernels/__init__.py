@@ -1,6 +1,6 @@
-"""Speed: faster ways to the same numbers, each the twin of one rule or of one forward.
+"""Kernels: faster functions that compute the same as one rule, several rules, or a forward.
 
-A kernel is registered for the methods that it stands in for::
+A kernel is registered for the methods that it replaces::
 
     @kernels.of(formulas.ReLU.grad_input)
     def relu(g: Tensor, output: Tensor) -> Tensor:
@@ -8,7 +8,7 @@ A kernel is registered for the methods that it stands in for::
 
 It runs in eager mode, for plain tensors of real numbers on the CPU. A second derivative, a
 transform, a compiled program, a counter of operations, and a subclass that states the rule anew
-run the mathematics. Without this package everything is still right.
+run the mathematics. Without kernels every result is the same, to rounding.
 """
 
 from __future__ import annotations
@@ -36,12 +36,12 @@ def of(
         methods: a rule, an intermediate, ``forward``; or several rules, for a kernel that returns
             the gradients of all of them as a tuple. Such a kernel may have a parameter ``needs``:
             for each rule, whether its gradient is wanted.
-        supported: whether the kernel computes the same there; for example for one dtype alone.
-            Everywhere by default.
-        profitable: whether it is faster there; for example where tensors are large.
+        supported: whether the kernel computes the same for these arguments; for example for one
+            dtype alone. By default it always does.
+        profitable: whether it is faster for these arguments; for example for large tensors.
 
     The parameters of a kernel, and of its conditions, are arguments, outputs or gradients that its
-    methods name. The gradient of one of several outputs is None where that output went unused.
+    methods name. The gradient of one of several outputs is None if that output was not used.
 
     Raises:
         TypeError: no formula has such methods, or they do not have such parameters.
@@ -55,7 +55,7 @@ def of(
 
 
 class enabled:
-    """Switch all kernels on or off: at once, or for as long as a ``with`` block lasts.
+    """Switch all kernels on or off: from now on, or inside a ``with`` block.
 
     The environment variable ``MANUALBP_KERNELS=0`` switches them off from the start.
 

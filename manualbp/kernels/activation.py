@@ -1,4 +1,4 @@
-"""The rules of activations in one pass over memory, by torch's own loops."""
+"""The rules of activations in one pass over memory, by torch's kernels."""
 
 from __future__ import annotations
 
@@ -101,10 +101,10 @@ def silu(g: Tensor, input: Tensor) -> Tensor:
 
 @of(formulas.Mish.grad_input)
 def mish(g: Tensor, input: Tensor) -> Tensor:
-    return aten.mish_backward(g, input.clamp(max=40))  # where the slope is 1; at ∞ torch has nan
+    return aten.mish_backward(g, input.clamp(max=40))  # the slope is 1 there; torch's is nan at ∞
 
 
-# Of double precision too torch has 1/6 in single precision.
+# In float64 torch's kernel multiplies by 1/6 rounded to single precision.
 @of(formulas.Hardsigmoid.grad_input, supported=lambda g, input: g.dtype is torch.float)
 def hardsigmoid(g: Tensor, input: Tensor) -> Tensor:
     return aten.hardsigmoid_backward(g, input)
@@ -141,5 +141,5 @@ def log_softmax(g: Tensor, output: Tensor, dim: int) -> Tensor:
 
 
 def _inside(g: Tensor, input: Tensor, low: float, high: float) -> Tensor:
-    """g where low < z < high. At nan torch's own hardtanh_backward has 0 or g, by its place."""
+    """g where low < z < high. At nan torch's hardtanh_backward gives 0 or g, by its position."""
     return aten.threshold_backward(aten.threshold_backward(g, input, low), -input, -high)

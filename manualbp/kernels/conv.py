@@ -1,4 +1,4 @@
-"""The rules of a convolution by oneDNN, and the gradient of many weights by a matrix product."""
+"""The rules of convolutions by oneDNN, and the gradient of large weights by matrix products."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from manualbp.kernels.matmul import product
 
 aten = torch.ops.aten
 
-#: weights from which oneDNN's gradient of them takes longer than a product, up to fifteen times
+#: number of weights from which oneDNN's gradient takes longer than products, up to 15 times
 MANY = 1 << 18
 
 Gradients = tuple[Tensor | None, ...]
@@ -23,7 +23,7 @@ Gradients = tuple[Tensor | None, ...]
 def _supported(
     needs: tuple[bool, bool, bool], g: Tensor, input: Tensor | None, weight: Tensor | None
 ) -> bool:
-    """Torch asks for both factors; and what it takes of nothing forwards it may not take back."""
+    """torch's backward needs both factors, and does not accept all empty tensors of forward."""
     return (
         input is not None
         and weight is not None
@@ -50,10 +50,10 @@ def conv(
     groups: int,
 ) -> Gradients:
     window = Window(stride, padding, dilation, groups)
-    mine = needs[1] and _by_products(weight, groups, input)
-    mask = (needs[0], needs[1] and not mine, needs[2])
+    by_product = needs[1] and _has_many_weights(weight, groups, input)
+    mask = (needs[0], needs[1] and not by_product, needs[2])
     found = _torch(g, input, weight, window, [0] * len(stride), False, mask)
-    if not mine:
+    if not by_product:
         return found
     return found[0], _products(g, input, weight, window), found[2]
 
@@ -79,10 +79,10 @@ def conv_transpose(
     )
     rest = [n - (m - 1) * s + 2 * p - d * (k - 1) - 1 for n, m, k, s, p, d in sizes]
     window = Window(stride, padding, dilation, groups)
-    mine = needs[1] and _by_products(weight, groups, g)
-    mask = (needs[0], needs[1] and not mine, needs[2])
+    by_product = needs[1] and _has_many_weights(weight, groups, g)
+    mask = (needs[0], needs[1] and not by_product, needs[2])
     found = _torch(g, input, weight, window, rest, True, mask)
-    if not mine:
+    if not by_product:
         return found
     return found[0], _products(input, g, weight, window), found[2]
 
@@ -112,7 +112,7 @@ def _torch(
     )
 
 
-def _by_products(weight: Tensor, groups: int, image: Tensor) -> bool:
+def _has_many_weights(weight: Tensor, groups: int, image: Tensor) -> bool:
     return weight.numel() >= MANY and image.shape[1] > groups
 
 
@@ -122,10 +122,10 @@ def _products(
     weight: Tensor,
     window: Window,
 ) -> Tensor:
-    return by_products(windows, image, weight.shape[2:], window, _seen, product)
+    return by_products(windows, image, weight.shape[2:], window, _windows, product)
 
 
-def _seen(x: Tensor, axis: int, count: int, k: int, s: int, d: int) -> Tensor:
-    """As in the formula, without a copy."""
+def _windows(x: Tensor, axis: int, count: int, k: int, s: int, d: int) -> Tensor:
+    """The formula's windows, as a view."""
     x = x.unfold(axis, d * (k - 1) + 1, s).narrow(axis, 0, count)
     return x if d == 1 else x[..., ::d]

@@ -1,4 +1,4 @@
-"""The rules of distances and similarities with what is of one number a vector computed first."""
+"""The rules of distances and similarities: factors of one number a vector are multiplied first."""
 
 from __future__ import annotations
 
@@ -35,5 +35,5 @@ def cosine_similarity(
 
 
 def _grown(c: Tensor, length: Tensor, eps: float) -> Tensor:
-    """−c, more where a length below ε has been taken for ε."""
+    """−c, times ε / length where the length is below ε."""
     return (eps / length.masked_fill(length == 0, 1)).clamp_(min=1).mul_(c).neg_()

@@ -1,4 +1,4 @@
-"""The values and rules of costs by torch's own loops, and the cross-entropy's in fewer passes."""
+"""Values and rules of costs by torch's kernels, and those of cross-entropy in fewer passes."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def _few(input: Tensor) -> bool:
 
 
 def _by_columns(function: Callable[[Tensor, int], Tensor], input: Tensor) -> Tensor:
-    """A softmax of each row; of short rows five times as fast, because columns fill vectors."""
+    """A softmax of each row along columns: 5 times as fast for short rows, as columns vectorize."""
     return function(input.t().contiguous(), 0).t().contiguous()
 
 
@@ -108,7 +108,7 @@ def cross_entropy(
     if weight is None and reduction != "none" and not (target == ignore_index).any():
         share = g / target.numel() if reduction == "mean" else g
         return p.mul_(share).scatter_add_(axis, index, (-share).expand(index.shape))
-    index = index.clamp(0, input.shape[axis] - 1)  # an ignored one may be no class
+    index = index.clamp(0, input.shape[axis] - 1)  # ignore_index may be out of range
     share = formulas.CrossEntropy.share(g, input, target, weight, ignore_index, reduction)
     share = share if weight is None else share * weight[index]
     return p.mul_(share).scatter_add_(axis, index, -share)
@@ -144,7 +144,7 @@ def _one_dtype(g: Tensor, input: Tensor, weight: Tensor | None) -> bool:
 @of(
     formulas.BCE.grad_input,
     supported=lambda g, input, target, weight: (
-        # Of double precision too torch has 1e-12 in single precision.
+        # In float64 torch's kernel adds 1e-12 rounded to single precision.
         g.dtype is target.dtype is torch.float and _one_dtype(g, input, weight)
     ),
     profitable=lambda input: input.numel() >= _LARGE,
@@ -199,12 +199,12 @@ def multilabel_margin(g: Tensor, input: Tensor, target: Tensor, reduction: str) 
     return aten.multilabel_margin_loss_backward(g, input, target, mean, is_target)
 
 
-def _numbers(log_probs: Tensor) -> bool:
-    # Through torch's maxima some nan get lost.
+def _without_nan(log_probs: Tensor) -> bool:
+    # torch's kernel takes maxima, which drop some nan.
     return log_probs.dtype in (torch.float, torch.double) and not log_probs.sum().isnan()
 
 
-@of(formulas.CTC.forward, supported=_numbers)
+@of(formulas.CTC.forward, supported=_without_nan)
 def ctc_cost(
     log_probs: Tensor,
     targets: Tensor,

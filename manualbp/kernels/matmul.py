@@ -1,4 +1,4 @@
-"""Matrix products by oneDNN, where that is the faster of the two libraries that torch has.
+"""Matrix products by oneDNN, where that is faster than MKL.
 
 ``torch.mm`` calls MKL, which on processors that are not Intel's takes about twice as long as
 oneDNN for all but small products. ``torch.backends.mkldnn.enabled = False`` leaves every product
@@ -24,7 +24,7 @@ __all__ = ["product"]
 
 aten = torch.ops.aten
 
-#: multiplications below which oneDNN takes longer to start than it saves
+#: number of multiplications below which oneDNN's overhead is longer than the time it saves
 LARGE = 1 << 21
 #: multiplications up to which a call of a library takes longer than the product itself
 SMALL = 1 << 15
@@ -33,7 +33,7 @@ SMALL = 1 << 15
 def product(a: Tensor, b: Tensor) -> Tensor:
     """a b, for a of shape (*, n) and a matrix b of shape (n, m), by the faster library.
 
-    For kernels: both are plain tensors on the CPU, and nobody follows what is done with them.
+    For kernels: both are plain tensors on the CPU, and nothing records operations.
     """
     if large(a, b.shape[1]) and _one_dtype(a, b):
         return _onednn(a, b.t(), None)
@@ -41,16 +41,16 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 
 def large(a: Tensor, columns: int) -> bool:
-    """Whether oneDNN is the faster for a product of ``a`` and a matrix of so many columns."""
+    """Whether oneDNN is faster for a product of ``a`` and a matrix of so many columns."""
     return (
-        not modes.is_compiling()  # which would make a condition of the size
+        not modes.is_compiling()  # a compiler would guard on the size
         and a.numel() * columns >= LARGE
         and _mkl_is_slow()
     )
 
 
 def _one_dtype(*tensors: Tensor | None) -> bool:
-    """Whether oneDNN may multiply these, as it would without it: in single precision."""
+    """Whether oneDNN supports these: float32, not empty, without autocast."""
     return (
         all(t is None or (t.dtype is torch.float32 and t.numel() > 0) for t in tensors)
         and not modes.any_autocast()
@@ -124,7 +124,7 @@ def _matrices(*tensors: Tensor | None) -> bool:
 
 
 def _columns(one: Tensor | None, other: Tensor | None) -> int:
-    """Of the factor that is there, since each rule keeps one; 0 where both are not."""
+    """Columns of the factor that is saved, because each rule saves one; 0 if neither is."""
     found = other if one is None else one
     return 0 if found is None else found.shape[-1]
 
@@ -139,13 +139,13 @@ def _inner(input: Tensor | None, other: Tensor | None) -> int:
 
 def _onednn(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
     a, b = _separate(a), _separate(b)
-    # The operator takes a bias for contiguous, whatever its strides.
+    # The operator ignores the strides of a bias.
     bias = None if bias is None else bias.contiguous()
     return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
 
 
 def _separate(t: Tensor) -> Tensor:
-    """``t``, copied if entries of it share memory, as windows do: oneDNN refuses such strides."""
+    """``t``, copied if its entries overlap in memory, because oneDNN refuses such strides."""
     reach = 0
     for stride, size in sorted(zip(t.stride(), t.shape, strict=True)):
         if size > 1 and stride <= reach:
@@ -156,7 +156,7 @@ def _separate(t: Tensor) -> Tensor:
 
 @cache
 def _mkl_is_slow() -> bool:
-    """Whether torch multiplies with MKL on another maker's processor, and has oneDNN too."""
+    """Whether torch multiplies with MKL on a processor that is not Intel's, and has oneDNN too."""
     mkl, onednn = torch.backends.mkl.is_available(), torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
     if not (mkl and onednn):
         return False
@@ -169,7 +169,7 @@ def _mkl_is_slow() -> bool:
 
 
 def choose(graph: torch.fx.GraphModule) -> None:
-    """Let oneDNN compute those float32 products on the CPU that it computes faster, in place."""
+    """Replace, in the graph, the float32 products on the CPU that oneDNN computes faster."""
     if not (modes.kernels_enabled and _mkl_is_slow() and torch.backends.mkldnn.enabled):
         return
     for node in graph.graph.nodes:
@@ -190,7 +190,7 @@ def choose(graph: torch.fx.GraphModule) -> None:
 
 
 def expand(graph: torch.fx.GraphModule) -> None:
-    """Write small products on the CPU as sums, which Inductor fuses with what is around them."""
+    """Replace small products on the CPU by sums, which Inductor fuses with their neighbours."""
     if not modes.kernels_enabled:
         return
     call = graph.graph.call_function
@@ -214,14 +214,14 @@ def expand(graph: torch.fx.GraphModule) -> None:
 
 @cache
 def _operator() -> Any:
-    """``product(a, b, bias)``: a b + bias by oneDNN, as an operator that Inductor leaves alone."""
+    """``product(a, b, bias)``: a b + bias by oneDNN, as an operator that Inductor calls."""
     ours = library.Library("manualbp", "FRAGMENT")  # type: ignore[no-untyped-call]
     ours.define("product(Tensor a, Tensor b, Tensor? bias) -> Tensor")  # type: ignore[no-untyped-call]
     ours.impl("product", lambda a, b, bias: _onednn(a, b.t(), bias), "CPU")  # type: ignore[no-untyped-call]
     library.register_fake(
         "manualbp::product", lambda a, b, bias: a.new_empty(a.shape[0], b.shape[1]), lib=ours
     )
-    _libraries.append(ours)  # which takes its operators with it when it goes
+    _libraries.append(ours)  # the operators are removed when it is freed
     return torch.ops.manualbp.product.default
 
 

@@ -1,4 +1,4 @@
-"""The rules of a normalisation all at once, by torch's own loops, two passes over memory."""
+"""All rules of a normalisation in two passes over memory, by torch's kernels."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ def _supported(
     input: Tensor | None,
     weight: Tensor | None,
 ) -> bool:
-    """Torch's kernels know of the value alone, and of one dtype."""
+    """torch's kernels have no gradients for the statistics, and take one dtype."""
     return (
-        input is not None  # which ∂C/∂b alone does not keep
+        input is not None  # if only ∂C/∂b is required, it is not saved
         and input.numel() > 0
         and g_output is not None
         and g_mean is None
@@ -50,9 +50,9 @@ def batch_norm(
     rstd: Tensor,
     weight: Tensor | None,
 ) -> Gradients:
-    # Torch's kernel takes a weight as contiguous, whatever its strides.
+    # torch's kernel ignores the strides of a weight.
     weight = None if weight is None else weight.contiguous()
-    # The running statistics and ε are for evaluation alone.
+    # torch's kernel uses running statistics and ε in evaluation alone.
     return aten.native_batch_norm_backward.default(
         g_output, input, weight, None, None, mean, rstd, True, 0.0, needs
     )
@@ -86,8 +86,8 @@ def group_norm(
     formulas.LayerNorm.grad_input,
     formulas.LayerNorm.grad_weight,
     formulas.LayerNorm.grad_bias,
-    # Torch's takes the shape of ∂C/∂b from b, which the rules do not keep: here from w, which they
-    # keep for ∂C/∂x.
+    # torch's kernel takes the shape of ∂C/∂b from b, which the rules do not save. They save w, of
+    # the same shape, for ∂C/∂x.
     supported=lambda needs, g_output, g_mean, g_rstd, input, weight: (
         _supported(needs, g_output, g_mean, g_rstd, input, weight)
         and (weight is not None or not (needs[1] or needs[2]))

@@ -1,4 +1,4 @@
-"""The margins added to what they are copies of, in place of a copy of the gradient."""
+"""The rule of padding: each margin is added in place to the entries that it copied."""
 
 from __future__ import annotations
 

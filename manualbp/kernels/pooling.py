@@ -1,4 +1,4 @@
-"""The rules of pooling by torch's own loops, for one axis as for two of which the first is 1."""
+"""The rules of pooling by torch's kernels. One axis is treated as two, the first of length 1."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _many(g_output: Tensor) -> bool:
     return g_output.numel() >= 1 << 15
 
 
-# Of torch's loops this one alone needs no window: an index says where a gradient goes.
+# For every kind of window: this kernel of torch's reads indices alone, the others windows too.
 @of(formulas.MaxPool.grad_input, profitable=_many)
 @of(formulas.AdaptiveMaxPool.grad_input, profitable=_many)
 @of(formulas.FractionalMaxPool.grad_input, profitable=_many)
@@ -58,7 +58,7 @@ def avg_pool(
 
 
 def _overlap(g: Tensor, shape: Shape) -> bool:
-    """Whether windows differ in size; equal ones are filled by an expansion, which is faster."""
+    """Whether windows differ in size. The rule expands equal ones, which is faster."""
     sizes = g.shape[-len(shape) :]
     return any(n % size for n, size in zip(shape, sizes, strict=True))
 
@@ -86,14 +86,14 @@ def lp_pool(
     pools: Sequence[Any] = (aten.avg_pool1d, aten.avg_pool2d, aten.avg_pool3d)
     window = (kernel_size, step_of(kernel_size, stride), 0, ceil_mode)
     mean = pools[len(shape) - 1](input.pow(p), *window, True)
-    share = (mean * size).pow_(1 / p - 1).mul_(g)  # g a¹⁻ᵖ: the output is not computed again
+    share = (mean * size).pow_(1 / p - 1).mul_(g)  # g a¹⁻ᵖ, from the mean without its root
     share = share.masked_fill_(mean == 0, 0).mul_(size)
     sums = avg_pool(share, *window, True, None, shape)
     return sums.mul_(input if p == 2 else input.pow(p - 1))
 
 
 def input_of(g: Tensor, shape: Shape) -> Tensor:
-    """An input of that shape along the last axes, of whose numbers torch's loops read none."""
+    """A tensor with ``shape`` as its last axes, from which torch's kernels read the shape alone."""
     shape = (*g.shape[: -len(shape)], *shape)
     last = g.dim() == 4 and g.is_contiguous(memory_format=torch.channels_last)
     if last and not g.is_contiguous():

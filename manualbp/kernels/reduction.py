@@ -1,4 +1,4 @@
-"""The rules of products in a few passes, where no number is so small that a quotient is not one."""
+"""The rules of products by division, where no number is 0 or so small that digits are lost."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from torch import Tensor
 from manualbp import formulas
 from manualbp.kernels import of
 
-# What the rules multiply anew is the whole product divided by one number, unless that number is 0,
-# or the product overflows or loses digits for being small.
+# The rules multiply all other numbers. That is the whole product divided by one number, unless the
+# number is 0, or the product overflows or underflows.
 
 
 @of(formulas.Prod.grad_input, profitable=lambda input: input.numel() >= 1 << 12)
@@ -32,5 +32,5 @@ def cumprod(g: Tensor, input: Tensor, dim: int) -> Tensor:
     return output.mul_(g).flip(dim).cumsum(dim).flip(dim).div_(input)
 
 
-#: numbers above which what a product that becomes 0 would have added is nothing to the sum
+#: smallest number for which a product that underflows to 0 would not change the sum
 _SMALL = 1e-12

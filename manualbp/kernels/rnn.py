@@ -1,6 +1,6 @@
-"""Recurrent layers in place: a step writes into its rows of what all steps give.
+"""Recurrent layers in place: each step writes into its rows of the result of all steps.
 
-Only where every sequence has as many steps: a packed one is left to the mathematics.
+Only if all sequences have the same length; otherwise the formula's own methods run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from manualbp.kernels import of
 
 aten = torch.ops.aten
 
-#: numbers of all states below which a step's views take longer than its copies would
+#: size of all states together below which making views takes longer than copying
 _SMALL = 1 << 12
 
 
@@ -46,7 +46,7 @@ def _times(batch_sizes: tuple[int, ...], reverse: bool) -> Iterable[int]:
 
 
 def _start(g_end: Tensor | None, like: Tensor) -> Tensor:
-    """A copy of the gradient that arrives for an end, to be written to."""
+    """A copy of the gradient of a last state, into which the steps write."""
     return torch.zeros_like(like) if g_end is None else g_end.clone()
 
 
@@ -164,7 +164,7 @@ def lstm_back(
     left = cells[count:] if reverse else cells[: len(cells) - count]
     before = torch.cat([left, cx] if reverse else [cx, left])
     a = cells.tanh()
-    # What each number does to the next, for all steps at once; δ is written over it.
+    # The slopes of all steps at once; δ is written over them.
     every = torch.cat([g, before, i, a], 1)
     of_g, of_o = every[:, 2 * size : 3 * size], every[:, 3 * size :]
     aten.sigmoid_backward.grad_input(
@@ -238,7 +238,7 @@ def gru_back(
 ) -> tuple[Tensor, ...]:
     size = weight_hh.shape[1]
     r, u, n, m, d = gates.chunk(5, 1)
-    # What each number does to the next, for all steps at once; the gradients are written over it.
+    # The slopes of all steps at once; the gradients are written over them.
     of_n = aten.tanh_backward(1 - u, n)
     every = torch.cat([m, d, r], 1)
     of_ru = every[:, : 2 * size]

@@ -1,4 +1,4 @@
-"""The rules of pictures made larger, smaller and moved, by torch's own loops."""
+"""The rules of resampling by torch's kernels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from manualbp.kernels.pooling import adaptive_avg_pool
 
 aten = torch.ops.aten
 
-#: by mode and axes, those that round to a pixel and those that weigh several
+#: torch's kernels that take the nearest pixel, by mode and number of axes
 _NEAREST: dict[tuple[str, int], Any] = {
     ("nearest", 1): aten.upsample_nearest1d_backward,
     ("nearest", 2): aten.upsample_nearest2d_backward,
@@ -24,6 +24,7 @@ _NEAREST: dict[tuple[str, int], Any] = {
     ("nearest-exact", 2): aten._upsample_nearest_exact2d_backward,
     ("nearest-exact", 3): aten._upsample_nearest_exact3d_backward,
 }
+#: torch's kernels that weigh several pixels, by mode and antialias
 _WEIGHED: dict[tuple[str, bool], Any] = {
     ("linear", False): aten.upsample_linear1d_backward,
     ("bilinear", False): aten.upsample_bilinear2d_backward,
@@ -35,7 +36,7 @@ _WEIGHED: dict[tuple[str, bool], Any] = {
 }
 
 
-#: numbers above which a product with a matrix for each axis overtakes torch's loops
+#: size above which the rule's matrix product for each axis is faster than torch's kernels
 _LARGE = 1 << 16
 
 
@@ -44,7 +45,7 @@ def _is_small(g: Tensor, mode: str) -> bool:
 
 
 def _rounds_alike(mode: str, scale_factor: float | Sequence[float] | None) -> bool:
-    """Whether torch's loop gives g to the pixel that the forward pass took it from."""
+    """Whether torch's kernel adds g to the pixel that the forward pass read."""
     given = scale_factor if isinstance(scale_factor, Sequence) else (scale_factor,)
     return mode not in ("nearest", "nearest-exact") or all(s in (None, 1, 2, 4, 8) for s in given)
 
@@ -86,7 +87,7 @@ def grid_sample(
     align_corners: bool,
     shape: Shape,
 ) -> tuple[Tensor, Tensor]:
-    if input is None:  # which the rule of the grid alone reads
+    if input is None:  # only the rule of the grid reads it
         input = g.new_zeros(()).expand(*g.shape[:2], *shape)
     backward = aten.grid_sampler_2d_backward if len(shape) == 2 else aten.grid_sampler_3d_backward
     how = (_MODES[mode], _PADDINGS[padding_mode], align_corners)
