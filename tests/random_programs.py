@@ -34,8 +34,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import manualbp
-from manualbp.core import products
 from manualbp.functional._override import twins
+from manualbp.kernels import matmul as products
 
 NAME = re.compile(r"\b[vx]\d+\b")
 AUGMENTS = re.compile(r"[vx]\d+ [-+*/]= ")
@@ -197,7 +197,7 @@ class Program:
         lines = [PREAMBLE, REVERSE] if any("reverse(" in source for source in body) else [PREAMBLE]
         if self.onednn and way != "torch":
             lines += [
-                "from manualbp.core import products",
+                "from manualbp.kernels import matmul as products",
                 "products.LARGE, products._mkl_is_slow = 1, lambda: True",
             ]
         lines += ["torch.manual_seed(0)"]

@@ -850,7 +850,7 @@ def test_what_is_remembered_of_structures_is_bounded(monkeypatch):
         tape.backprop(value, torch.ones(3))
 
     def lines() -> int:
-        return sum(name.startswith("<the way back") for name in linecache.cache)
+        return sum(name.startswith("<the backward pass over") for name in linecache.cache)
 
     before = lines()
     for length in range(1, 200):

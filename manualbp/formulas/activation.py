@@ -545,4 +545,4 @@ class StraightThrough(Formula):
 
 def _at_most_0(z: Tensor) -> Tensor:
     """z where z ≤ 0, else 0, because eᶻ overflows; 0 at nan too, where torch passes g on."""
-    return torch.where(z <= 0, z, 0)
+    return torch.where(z < 0, z, 0)  # without a slope at 0, as torch has the second derivative

@@ -439,8 +439,8 @@ class Tape:
         tensors = (v for v in saved if isinstance(v, Tensor))
         shape = next(tuple(v.shape) for v in tensors if v._version != next(before))
         raise TapeError(
-            f"a tensor of shape {shape} that {self[index].name} keeps for the way back has been "
-            f"changed in place since: change a copy, or call backprop before"
+            f"a tensor of shape {shape} that {self[index].name} saves for the backward pass has "
+            f"been changed in place since: change a copy, or call backprop before"
         )
 
     def _record_grads(
