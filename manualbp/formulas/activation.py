@@ -90,7 +90,7 @@ class ReLU(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, output: Tensor) -> Tensor:
-        # [z > 0] = [a > 0]; at the kink the slope is 0, as torch has it, and a NaN passes g on.
+        # [z > 0] = [a > 0]. At 0 the slope is 0, and at nan it is 1, as torch's.
         return g.masked_fill(output <= 0, 0)
 
 
@@ -246,7 +246,7 @@ class RReLU(Formula):
 
     @staticmethod
     def forward(input: Tensor, lower: float, upper: float) -> tuple[Tensor, Tensor]:
-        # torch's own draw, one number for each z that is not positive, in its order in memory.
+        # torch draws one number for each z that is not positive, in the order of memory.
         input = input.contiguous()
         slope = torch.empty_like(input)
         return torch.ops.aten.rrelu_with_noise_functional(input, slope, lower, upper, True)
@@ -268,7 +268,7 @@ class ELU(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, alpha: float) -> Tensor:
-        # Not a + α from the output: for a negative α its sign does not tell that of z.
+        # Not a + α, because for α < 0 the sign of a is not that of z.
         return g * torch.where(input <= 0, alpha * _at_most_0(input).exp(), 1)
 
 
@@ -293,7 +293,7 @@ class SELU(Formula):
     ∂C/∂z = g ⊙ (λ where z > 0, else λ α eᶻ)
     """
 
-    # The pair that leaves a mean of 0 and a variance of 1 as they are.
+    # With these two a mean of 0 and a variance of 1 stay as they are.
     SCALE = 1.0507009873554804934193349852946
     ALPHA = 1.6732632423543772848170429916717
 
@@ -514,7 +514,7 @@ class GumbelSoftmax(Formula):
 
     @staticmethod
     def forward(logits: Tensor, tau: float, dim: int) -> Tensor:
-        # torch's own draw, in the order of the axes whatever the layout.
+        # torch draws in the order of the axes, for any strides.
         drawn = torch.empty_like(logits, memory_format=torch.legacy_contiguous_format)
         return ((logits - drawn.exponential_().log()) / tau).softmax(dim)
 
@@ -544,5 +544,5 @@ class StraightThrough(Formula):
 
 
 def _at_most_0(z: Tensor) -> Tensor:
-    """z where z ≤ 0, else 0, because eᶻ overflows; 0 at nan too, where torch passes g on."""
-    return torch.where(z < 0, z, 0)  # without a slope at 0, as torch has the second derivative
+    """z where z < 0, else 0, because eᶻ overflows; 0 at nan too, as the slope is 1 in torch."""
+    return torch.where(z < 0, z, 0)  # its slope at 0 is 0, as in torch's second derivative

@@ -1,4 +1,4 @@
-"""Entry by entry: functions of two numbers or three, broadcasting as torch does.
+"""Pointwise: functions of two numbers or three, broadcasting as torch does.
 
 Numbers may stand for tensors. x, y, w are the arguments in their order, a is the value.
 """
@@ -130,7 +130,7 @@ class Div(Formula):
 
     @staticmethod
     def grad_other(g: Tensor, grad_input: Tensor, input: Tensor | float, other: Tensor) -> Tensor:
-        # Never by y², which may overflow; nor by the output, which need not be kept for x.
+        # Not by y², which may overflow, nor by the output, because ∂C/∂x then saves y alone.
         return -grad_input * (input / other)
 
 
@@ -224,7 +224,7 @@ class Pow(Formula):
     def grad_exponent(g: Tensor, input: Tensor | float, exponent: Tensor, output: Tensor) -> Tensor:
         if not isinstance(input, Tensor):
             input = output.new_full((), input)
-        # The logarithm of whole numbers would be one of single precision.
+        # The logarithm of integers would have single precision.
         log = torch.where((input == 0) & (exponent > 1), 1, input).to(output.dtype).log()
         return g * torch.where((input == 0) & (exponent >= 0), 0, output * log)
 
@@ -312,7 +312,7 @@ class Atan2(Formula):
     @staticmethod
     def inverse_square(input: Tensor, other: Tensor) -> Tensor:
         square = input * input + other * other
-        # At the origin, where there is no angle, torch's choice is 0.
+        # At the origin the angle is not defined; torch's gradient there is 0.
         return square.reciprocal().masked_fill(square == 0, 0)
 
     @staticmethod
@@ -390,7 +390,7 @@ class Where(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, condition: Tensor) -> Tensor:
-        return g.masked_fill(~condition.bool(), 0)  # torch still takes bytes for a condition
+        return g.masked_fill(~condition.bool(), 0)  # torch still accepts uint8 as a condition
 
     @staticmethod
     def grad_other(g: Tensor, condition: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Attention: every query takes the values of the keys that are like it."""
+"""Attention: every query gets a mean of values, weighted by its similarity to their keys."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from manualbp.formulas.dropout import share_kept
 
 __all__ = ["Attention"]
 
-#: softmax, but 0 where all is −∞; torch has no public name for it
+#: softmax, but 0 for a row of −∞; torch has no public name for it
 _safe_softmax = torch.ops.aten._safe_softmax.default
 
 
@@ -25,8 +25,8 @@ class Attention(Formula):
     ∂C/∂M = ∂C/∂S = P ⊙ (D − Σ P ⊙ D),  D = g Vᵀ ⊙ m / (1 − p)
     """
 
-    # P, quadratic in the length of the sequence, is not kept but computed again. Where several
-    # queries share a key, the heads of a group are rows of one matrix: see _grouped.
+    # P is computed again, not saved, because it is quadratic in the length of the sequence.
+    # Heads that share a key are rows of one matrix: see _group_heads.
 
     broadcasts = True
 
@@ -49,20 +49,20 @@ class Attention(Formula):
             )
         scores = _scores(query, key, attn_mask, is_causal, scale)
         weights = _safe_softmax(scores, -1) * kept
-        return _apart(_grouped(weights, value) @ value, weights) * share_kept(dropout_p)
+        return _ungroup_heads(_group_heads(weights, value) @ value, weights) * share_kept(dropout_p)
 
     @staticmethod
     def probabilities(
         query: Tensor, key: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float
     ) -> Tensor:
-        """P, of which a row without any key allowed is 0."""
+        """P; a row is 0 if the mask allows no key."""
         scores = _scores(query, key, attn_mask, is_causal, scale)
-        # Only a mask can leave a query without a key, and only then is the slower one needed.
+        # Only a mask can leave a query without a key. Otherwise the faster softmax is enough.
         return torch.softmax(scores, -1) if attn_mask is None else _safe_softmax(scores, -1)
 
     @staticmethod
     def share(g: Tensor, dropout_p: float) -> Tensor:
-        """What arrives at the probabilities that were kept: g / (1 − p)."""
+        """The gradient of P ⊙ m: g / (1 − p)."""
         return g * share_kept(dropout_p) if dropout_p else g
 
     @staticmethod
@@ -70,25 +70,25 @@ class Attention(Formula):
         g: Tensor, share: Tensor, value: Tensor, probabilities: Tensor, kept: Tensor | None
     ) -> Tensor:
         """∂C/∂S."""
-        incoming = _apart(_grouped(share, value) @ value.mT, share)
+        incoming = _ungroup_heads(_group_heads(share, value) @ value.mT, share)
         incoming = incoming if kept is None else incoming * kept
         weighted = incoming * probabilities
         return weighted - probabilities * weighted.sum(-1, keepdim=True)
 
     @staticmethod
     def grad_query(g: Tensor, slope: Tensor, key: Tensor, scale: float) -> Tensor:
-        return _apart(_grouped(slope, key) @ key, slope) * scale
+        return _ungroup_heads(_group_heads(slope, key) @ key, slope) * scale
 
     @staticmethod
     def grad_key(g: Tensor, slope: Tensor, query: Tensor, key: Tensor, scale: float) -> Tensor:
-        return _grouped(slope, key).mT @ _grouped(query, key) * scale
+        return _group_heads(slope, key).mT @ _group_heads(query, key) * scale
 
     @staticmethod
     def grad_value(
         g: Tensor, share: Tensor, probabilities: Tensor, value: Tensor, kept: Tensor | None
     ) -> Tensor:
         weights = probabilities if kept is None else probabilities * kept
-        return _grouped(weights, value).mT @ _grouped(share, value)
+        return _group_heads(weights, value).mT @ _group_heads(share, value)
 
     @staticmethod
     def grad_attn_mask(g: Tensor, slope: Tensor) -> Tensor:
@@ -106,14 +106,14 @@ def _attention(
     enable_gqa: bool,
 ) -> Tensor:
     weights = _safe_softmax(_scores(query, key, attn_mask, is_causal, scale), -1)
-    return _apart(_grouped(weights, value) @ value, weights)
+    return _ungroup_heads(_group_heads(weights, value) @ value, weights)
 
 
 def _scores(
     query: Tensor, key: Tensor, attn_mask: Tensor | None, is_causal: bool, scale: float
 ) -> Tensor:
-    """c Q Kᵀ + M, −∞ where a query may not look."""
-    product = _apart(_grouped(query * scale, key) @ key.mT, query)
+    """c Q Kᵀ + M, −∞ where a query may not attend."""
+    product = _ungroup_heads(_group_heads(query * scale, key) @ key.mT, query)
     if is_causal:
         later = torch.ones(product.shape[-2:], dtype=torch.bool, device=product.device).triu(1)
         return product.masked_fill(later, -torch.inf)
@@ -124,10 +124,10 @@ def _scores(
     return product + attn_mask
 
 
-def _grouped(rows: Tensor, key: Tensor) -> Tensor:
-    """Rows (…, heads, n, m) of queries as (…, groups, heads/groups · n, m), a group a head of keys.
+def _group_heads(rows: Tensor, key: Tensor) -> Tensor:
+    """Rows (…, heads, n, m) as (…, groups, heads/groups · n, m), with one group a head of keys.
 
-    Against the keys they are then one product, which sums the gradients of a group by itself.
+    Then one product with the keys does for a group, and sums its gradients.
     """
     if rows.dim() < 3 or key.dim() < 3 or rows.shape[-3] <= key.shape[-3]:
         return rows
@@ -136,8 +136,8 @@ def _grouped(rows: Tensor, key: Tensor) -> Tensor:
     return rows.reshape(*batch, groups, heads // groups * n, m)
 
 
-def _apart(grouped: Tensor, rows: Tensor) -> Tensor:
-    """Undo :func:`_grouped` of ``rows`` in a product."""
+def _ungroup_heads(grouped: Tensor, rows: Tensor) -> Tensor:
+    """Undo :func:`_group_heads` of ``rows`` in a product."""
     if rows.dim() < 3 or grouped.dim() < 3 or grouped.shape[-3] >= rows.shape[-3]:
         return grouped
     return grouped.reshape(*grouped.shape[:-3], *rows.shape[-3:-1], grouped.shape[-1])

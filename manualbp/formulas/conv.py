@@ -1,4 +1,4 @@
-"""Convolutions: weights that a position of the image shares with every other."""
+"""Convolutions: all positions of the image share the weights."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from manualbp.core.formula import Formula
 
 __all__ = ["Conv", "ConvTranspose", "Fold", "Unfold"]
 
-# k runs over the positions in a kernel, p over those of the window that it looks through, in one,
-# two or three axes: with stride s and dilation d it sees the pixel sp + dk of the padded image.
+# k is a position in the kernel, p a position of the window, in one, two or three axes. With stride
+# s and dilation d, W_k is multiplied by the pixel sp + dk of the padded image.
 
 
 class Window(NamedTuple):
-    """How the windows lie over the image, and the groups of channels.
+    """Stride, padding, dilation and groups.
 
-    In a formula each has one number for each axis; a caller may give one number, or a name.
+    In a formula the first three have one number for each axis; a caller may give one number, or
+    the name of a padding.
     """
 
     stride: Any
@@ -65,12 +66,11 @@ class Conv(Formula):
         groups: int,
         size: Size,
     ) -> Tensor:
-        if not (
-            delta.numel() and weight.numel()
-        ):  # torch takes it forwards, but not everywhere back
+        # torch's transposed convolution refuses some empty tensors that its convolution accepts.
+        if not (delta.numel() and weight.numel()):
             return delta.new_zeros((delta.shape[0], weight.shape[1] * groups, *size))
-        # The size is an argument of its own so that the values need not be kept. The pixels over
-        # which the last window could not be placed are those by which the output is padded here.
+        # ``size`` is an argument, so that the input is not saved. ``rest`` counts the pixels behind
+        # the last window, by which the output is padded.
         rest = [
             n + 2 * p - d * (k - 1) - 1 - s * (m - 1)
             for n, p, d, k, s, m in zip(
@@ -97,7 +97,7 @@ class Conv(Formula):
 
     @staticmethod
     def grad_bias(delta: Tensor) -> Tensor:
-        return _over_positions(delta)
+        return _sum_over_positions(delta)
 
 
 class ConvTranspose(Formula):
@@ -111,8 +111,7 @@ class ConvTranspose(Formula):
     holomorphic = True
     opmath = False
 
-    # The gradient of Conv as a value; so its own gradient is Conv, with a and δ in each other's
-    # places.
+    # Its value is the gradient of Conv. So its own gradient is Conv, with a and δ exchanged.
 
     @staticmethod
     def forward(
@@ -142,7 +141,7 @@ class ConvTranspose(Formula):
         if not (delta.numel() and weight.numel()):
             return delta.new_zeros((delta.shape[0], weight.shape[0], *size))
         gradient = _conv(delta, weight, None, Window(stride, padding, dilation, groups))
-        return _first(gradient, size)  # where the padding of the output has room for a window
+        return _first(gradient, size)  # output padding may have room for another window
 
     @staticmethod
     def grad_weight(
@@ -161,7 +160,7 @@ class ConvTranspose(Formula):
 
     @staticmethod
     def grad_bias(delta: Tensor) -> Tensor:
-        return _over_positions(delta)
+        return _sum_over_positions(delta)
 
 
 class Unfold(Formula):
@@ -232,7 +231,7 @@ class Fold(Formula):
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
-#: entries of the columns that are laid out at once, 16 MB in single precision
+#: entries of windows that are copied at once, 16 MB in single precision
 COLUMNS = 1 << 22
 
 
@@ -257,7 +256,7 @@ def _conv_transpose(
     return conv(input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
-def _over_positions(delta: Tensor) -> Tensor:
+def _sum_over_positions(delta: Tensor) -> Tensor:
     """Σ over the examples and the pixels."""
     return delta.sum((0, *range(2, delta.dim())))
 
@@ -276,12 +275,12 @@ def _correlate(
     kernel: Sequence[int],
     window: Window,
 ) -> Tensor:
-    """Σ_p w_p x_{sp + dk}ᵀ for each k: what a kernel that gives w where it sees x contributes."""
-    # A convolution with w as its kernel would give it too. But w is as large as an image, and for
-    # such a kernel no library has a fast way, except where there is one channel to each kernel.
+    """Σ_p w_p x_{sp + dk}ᵀ for each k, with w the ``windows`` and x the ``image``."""
+    # A convolution with w as its kernel would give it too, but is slow for a kernel as large as an
+    # image, except with one channel in a group.
     if image.shape[1] == window.groups:
         return _by_convolution(windows, image, kernel, window)
-    return by_products(windows, image, kernel, window, _seen, torch.matmul)
+    return by_products(windows, image, kernel, window, _windows, torch.matmul)
 
 
 def _by_convolution(
@@ -294,7 +293,7 @@ def _by_convolution(
     n, channels = image.shape[:2]
     images = image.reshape(1, n * channels, *image.shape[2:])
     kernels = windows.reshape(n * windows.shape[1], 1, *windows.shape[2:])
-    # A step of the kernel is a dilation to w, and a step of w a dilation to the kernel.
+    # With w as the kernel, stride and dilation are exchanged.
     swapped = Window(window.dilation, window.padding, window.stride, n * channels)
     found = _conv(images, kernels, None, swapped)
     return _first(found, kernel).reshape(n, windows.shape[1], 1, *kernel).sum(0)
@@ -330,16 +329,16 @@ def by_products(
         w = w.transpose(0, 1).reshape(groups, outputs, rows)
         return w @ x if groups > 1 else multiply(w[0], x[0])
 
-    # Some examples at a time, for the windows of all of them together may be too many to lay out.
+    # A few examples at a time, because the windows of all of them may not fit in memory.
     step = max(1, COLUMNS // max(1, math.prod((*positions, *kernel, image.shape[-1]))))
     parts = map(product, torch.split(windows, step), torch.split(image, step))
     total = reduce(torch.add, parts)
     return total.reshape(groups * outputs, *kernel, channels).movedim(-1, 1)
 
 
-def _seen(x: Tensor, axis: int, count: int, k: int, s: int, d: int) -> Tensor:
-    """The k entries of an axis that each of the windows sees, in a further axis at the end."""
-    # Not Tensor.unfold, the derivative of which has no rule for vmap.
+def _windows(x: Tensor, axis: int, count: int, k: int, s: int, d: int) -> Tensor:
+    """The k entries of each window along an axis, as a new last axis."""
+    # Not Tensor.unfold, because its derivative has no rule for vmap.
     before, last = (slice(None),) * axis, s * (count - 1) + 1
     each = ((*before, slice(d * i, d * i + last, s)) for i in range(k))
     return torch.stack([x[e] for e in each], -1)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from manualbp.core.formula import Formula
-from manualbp.formulas.loss import _each, _reduced
+from manualbp.formulas.loss import _per_entry, _reduce
 
 __all__ = ["CTC"]
 
@@ -19,8 +19,8 @@ class CTC(Formula):
     ∂C/∂a = g (eᵃ − γ),  γₜ(k) the share of the paths that are in class k at time t
     """
 
-    # −γ alone is the derivative in every direction. Logarithms of probabilities move only where
-    # Σₖ eᵃ stays 1, and there eᵃ, which torch's gradient has and this one too, makes no difference.
+    # −γ alone is the derivative. torch's gradient, and this one, also has the term eᵃ. It makes no
+    # difference where a are normalised, because then Σₖ eᵃ stays 1.
 
     @staticmethod
     def forward(
@@ -35,7 +35,7 @@ class CTC(Formula):
         cost = -_paths(log_probs, targets, input_lengths, target_lengths, blank)[0]
         if zero_infinity:
             cost = torch.where(cost == math.inf, 0, cost)
-        return _reduced(cost / _length(target_lengths, cost, reduction), reduction)
+        return _reduce(cost / _divisor(target_lengths, cost, reduction), reduction)
 
     @staticmethod
     def grad_log_probs(
@@ -49,38 +49,38 @@ class CTC(Formula):
         zero_infinity: bool,
     ) -> Tensor:
         total, share = _paths(log_probs, targets, input_lengths, target_lengths, blank)
-        each = _each(g, total, reduction) / _length(target_lengths, total, reduction)
+        each = _per_entry(g, total, reduction) / _divisor(target_lengths, total, reduction)
         impossible = total == -math.inf
         each = torch.where(impossible, 0 if zero_infinity else math.nan, each)
-        inside = _upto(log_probs.shape[0], input_lengths).T
+        inside = _length_mask(log_probs.shape[0], input_lengths).T
         return torch.where(inside, each, 0).unsqueeze(-1) * (log_probs.exp() - share)
 
 
-def _upto(count: int, lengths: Tensor) -> Tensor:
-    """Whether t < length, for each length a row of the times 0 … count − 1."""
+def _length_mask(count: int, lengths: Tensor) -> Tensor:
+    """Whether t < length, a row of t = 0 … count − 1 for each length."""
     return torch.arange(count, device=lengths.device) < lengths.unsqueeze(-1)
 
 
-def _length(target_lengths: Tensor, cost: Tensor, reduction: str) -> Tensor | int:
-    """What a mean divides the cost of each target by."""
+def _divisor(target_lengths: Tensor, cost: Tensor, reduction: str) -> Tensor | int:
+    """The number by which a mean divides the cost of each target."""
     return target_lengths.clamp(min=1).to(cost.dtype) if reduction == "mean" else 1
 
 
-#: the logarithm of nothing, finite: of −∞ alone a logsumexp has no gradient
+#: log 0, but finite, because the gradient of logsumexp is nan if all are −∞
 _NEVER = -1e30
 
 
 def _paths(
     log_probs: Tensor, targets: Tensor, input_lengths: Tensor, target_lengths: Tensor, blank: int
 ) -> tuple[Tensor, Tensor]:
-    """log Σ_π p(π), and for each time and class the share of the paths that are there.
+    """log Σ_π p(π), and for each time and class the share of the paths that emit it.
 
-    A path goes through the states blank, y₁, blank, y₂, …, blank, staying in a state, going to
-    the next, or past a blank to a new label. α is the logarithm of what gets to a state, β of
-    what gets from there to an end: α of the problem read backwards.
+    A path goes through the states blank, y₁, blank, y₂, …, blank. It stays in a state, goes to the
+    next, or past a blank to another label. α is the log probability of the paths to a state, β of
+    those from it to an end. β is α of the reversed problem.
     """
     times, states = log_probs.shape[0], 2 * targets.shape[1] + 1
-    labels = torch.where(_upto(targets.shape[1], target_lengths), targets, blank)
+    labels = torch.where(_length_mask(targets.shape[1], target_lengths), targets, blank)
     labels = torch.stack([labels, torch.full_like(labels, blank)], 2).flatten(1)
     labels = torch.nn.functional.pad(labels, (1, 0), value=blank)
     last = 2 * target_lengths.unsqueeze(-1)
@@ -88,7 +88,7 @@ def _paths(
     where = labels.expand(times, *labels.shape)
     emitted = log_probs.gather(2, where).masked_fill(~exists, _NEVER)
 
-    # Time t and T − 1 − t, state s and S − 1 − s change places; what is not there goes round.
+    # Reversed: t becomes T − 1 − t and s becomes S − 1 − s; entries beyond an end wrap around.
     t = torch.arange(times, device=labels.device).unsqueeze(-1)
     turned_time = ((input_lengths - 1 - t) % times).unsqueeze(-1).expand(emitted.shape)
     turned_state = (last - torch.arange(states, device=labels.device)) % states
@@ -103,14 +103,14 @@ def _paths(
     total = both[0].clamp(min=_NEVER).logsumexp(-1).masked_fill(input_lengths == 0, 0)
     impossible = torch.where(input_lengths > 0, total < _NEVER / 2, target_lengths > 0)
     total = total.masked_fill(impossible, -math.inf)
-    # Neither after the end nor for a target that no path reads as.
+    # No share after the end of the input, nor for a target that no path reads as.
     there = ((t < input_lengths) & ~impossible).unsqueeze(-1)
     share = (both - total.unsqueeze(-1)).masked_fill(~there, -math.inf).exp()
     return total, torch.zeros_like(log_probs).scatter_add(2, where, share)
 
 
 def _alpha(emitted: Tensor, labels: Tensor, blank: int) -> tuple[Tensor, Tensor]:
-    """What gets to each state before and after what is emitted there, for every time."""
+    """α of each state and time, without and with the emission there."""
     before = torch.nn.functional.pad
     new = (labels != blank) & (labels != before(labels, (2, 0), value=blank)[:, :-2])
     state = torch.arange(labels.shape[1], device=labels.device)

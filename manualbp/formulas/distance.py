@@ -52,7 +52,7 @@ class CDist(Formula):
     def slopes(
         g: Tensor, x1: Tensor, x2: Tensor, output: Tensor, p: float, compute_mode: str
     ) -> Tensor:
-        """What each pair adds: gᵢⱼ ∂‖d‖/∂d, or for the sums of products gᵢⱼ / ‖d‖ alone."""
+        """The gradient of each pair: gᵢⱼ ∂‖d‖/∂d, or gᵢⱼ / ‖d‖ if distances are by products."""
         if _by_products(x1, x2, p, compute_mode):
             return g / output.masked_fill(output == 0, math.inf)
         d = x1.unsqueeze(-2) - x2.unsqueeze(-3)
@@ -104,7 +104,7 @@ class CosineSimilarity(Formula):
     def forward(x1: Tensor, x2: Tensor, dim: int, eps: float) -> Tensor:
         return torch.cosine_similarity(x1, x2, dim, eps)
 
-    #: c again: the caller may have written over the output
+    #: c, computed again, because the caller may have written into the output
     cosine = forward
 
     @staticmethod
@@ -126,7 +126,7 @@ class CosineSimilarity(Formula):
         dim: int,
         eps: float,
     ) -> Tensor:
-        return _turn(g, x1, x2, length1, length2, cosine, dim, eps)
+        return _grad_of_cosine(g, x1, x2, length1, length2, cosine, dim, eps)
 
     @staticmethod
     def grad_x2(
@@ -139,11 +139,11 @@ class CosineSimilarity(Formula):
         dim: int,
         eps: float,
     ) -> Tensor:
-        return _turn(g, x2, x1, length2, length1, cosine, dim, eps)
+        return _grad_of_cosine(g, x2, x1, length2, length1, cosine, dim, eps)
 
 
 def _slope(d: Tensor, norm: Tensor, p: float) -> Tensor:
-    """∂‖d‖/∂d along the last axis; 0 where d is, as torch has it."""
+    """∂‖d‖/∂d along the last axis; 0 where d is 0, as in torch."""
     if p == 0:
         return torch.zeros_like(d)
     if p == 1:
@@ -154,12 +154,12 @@ def _slope(d: Tensor, norm: Tensor, p: float) -> Tensor:
     nowhere, norm = norm == 0, norm.masked_fill(norm == 0, 1)
     if p == 2:
         return (d / norm).masked_fill(nowhere, 0)
-    # The power of 0 has an infinite slope for p < 2, which the sign's 0 would make nan.
+    # For p < 2 a power of 0 is ∞, and times sign d = 0 it would be nan.
     return d.sign() * (d.abs().masked_fill(d == 0, 1) / norm) ** (p - 1)
 
 
 def _by_products(x1: Tensor, x2: Tensor, p: float, compute_mode: str) -> bool:
-    """Whether torch has distances by ‖x − y‖² = ‖x‖² − 2 x·y + ‖y‖²: no difference in memory."""
+    """Whether torch computes ‖x − y‖² = ‖x‖² − 2 x·y + ‖y‖², which needs no tensor of x − y."""
     many = x1.shape[-2] > 25 or x2.shape[-2] > 25
     mode = compute_mode.removesuffix("_if_necessary")
     return p == 2 and mode == "use_mm_for_euclid_dist" and (many or mode == compute_mode)
@@ -169,11 +169,11 @@ def _length(x: Tensor, dim: int) -> Tensor:
     return torch.linalg.vector_norm(x, 2, dim, keepdim=True)
 
 
-def _turn(
+def _grad_of_cosine(
     g: Tensor, x: Tensor, y: Tensor, lx: Tensor, ly: Tensor, cosine: Tensor, dim: int, eps: float
 ) -> Tensor:
-    """The gradient of x: towards y where g is positive, and only across x."""
+    """∂C/∂x: g times the part of y / ‖y‖ that is orthogonal to x, over ‖x‖."""
     nx, ny = lx.clamp(min=eps), ly.clamp(min=eps)
-    # A length below ε grows with x all the same, as torch has it.
+    # The derivative of a length below ε is not 0, as in torch.
     direction = x / lx.masked_fill(lx == 0, 1)
     return g.unsqueeze(dim) / nx * (y / ny - cosine.unsqueeze(dim) * direction)

@@ -15,7 +15,7 @@ from manualbp.core.formula import Formula
 
 __all__ = ["AlphaDropout", "Dropout", "FeatureDropout"]
 
-#: −λα of the SELU: what it comes to far below zero, with the sign changed
+#: λα of the SELU: minus its limit for z → −∞
 SATURATION = 1.7580993408473766
 
 
@@ -31,7 +31,7 @@ class Dropout(Formula):
 
     @staticmethod
     def forward(input: Tensor, p: float) -> tuple[Tensor, Tensor]:
-        if p == 1:  # torch draws nothing for it, and leaves the generator as it is
+        if p == 1:  # torch draws nothing here, which leaves the generator as it is
             return input * 0, torch.zeros_like(input, dtype=torch.bool)
         return torch.native_dropout(input, p, True)
 
@@ -51,7 +51,7 @@ class FeatureDropout(Formula):
 
     @staticmethod
     def forward(input: Tensor, p: float, axes: int) -> tuple[Tensor, Tensor]:
-        mask = _drawn(input, p, axes)
+        mask = _draw_mask(input, p, axes)
         return input * (mask.to(input.dtype) / (1 - p)), mask
 
     @staticmethod
@@ -67,13 +67,13 @@ class AlphaDropout(Formula):
 
     holomorphic = True
 
-    # s and α p leave a mean of 0 and a variance of 1 as they are.
+    # With s and α p a mean of 0 and a variance of 1 stay as they are.
 
     outputs = ("output", "mask")
 
     @staticmethod
     def forward(input: Tensor, p: float, axes: int | None) -> tuple[Tensor, Tensor]:
-        mask = _drawn(input, p, axes)
+        mask = _draw_mask(input, p, axes)
         return ((input + SATURATION) * mask - SATURATION * (1 - p)) * _scale(p), mask
 
     @staticmethod
@@ -86,7 +86,7 @@ def share_kept(p: float) -> float:
     return 0.0 if p == 1 else 1 / (1 - p)
 
 
-def _drawn(input: Tensor, p: float, axes: int | None) -> Tensor:
+def _draw_mask(input: Tensor, p: float, axes: int | None) -> Tensor:
     """m, for each index of the first ``axes`` axes or for each entry."""
     like = input.real if input.is_complex() else input
     if axes is None:

@@ -49,7 +49,7 @@ __all__ = [
 ]
 
 
-def _entrywise(
+def _pointwise(
     value: Callable[[Tensor], Tensor], *, holomorphic: bool = False
 ) -> Callable[[Callable[..., Tensor]], type[Formula]]:
     """A formula of one argument: its value, and below the decorator its rule."""
@@ -70,7 +70,7 @@ def _entrywise(
     return formula
 
 
-@_entrywise(torch.neg, holomorphic=True)
+@_pointwise(torch.neg, holomorphic=True)
 def Neg(g: Tensor) -> Tensor:
     """a = −x
 
@@ -79,7 +79,7 @@ def Neg(g: Tensor) -> Tensor:
     return -g
 
 
-@_entrywise(torch.abs)
+@_pointwise(torch.abs)
 def Abs(g: Tensor, input: Tensor) -> Tensor:
     """a = |x|
 
@@ -88,7 +88,7 @@ def Abs(g: Tensor, input: Tensor) -> Tensor:
     return g * input.sign()
 
 
-@_entrywise(torch.square, holomorphic=True)
+@_pointwise(torch.square, holomorphic=True)
 def Square(g: Tensor, input: Tensor) -> Tensor:
     """a = x²
 
@@ -97,7 +97,7 @@ def Square(g: Tensor, input: Tensor) -> Tensor:
     return g * (2 * input)
 
 
-@_entrywise(torch.sqrt, holomorphic=True)
+@_pointwise(torch.sqrt, holomorphic=True)
 def Sqrt(g: Tensor, output: Tensor) -> Tensor:
     """a = √x
 
@@ -106,7 +106,7 @@ def Sqrt(g: Tensor, output: Tensor) -> Tensor:
     return g / (2 * output)
 
 
-@_entrywise(torch.rsqrt, holomorphic=True)
+@_pointwise(torch.rsqrt, holomorphic=True)
 def Rsqrt(g: Tensor, output: Tensor) -> Tensor:
     """a = 1/√x
 
@@ -115,7 +115,7 @@ def Rsqrt(g: Tensor, output: Tensor) -> Tensor:
     return -0.5 * g * output**3
 
 
-@_entrywise(torch.reciprocal, holomorphic=True)
+@_pointwise(torch.reciprocal, holomorphic=True)
 def Reciprocal(g: Tensor, output: Tensor) -> Tensor:
     """a = 1/x
 
@@ -124,7 +124,7 @@ def Reciprocal(g: Tensor, output: Tensor) -> Tensor:
     return -g * (output * output)
 
 
-@_entrywise(torch.exp, holomorphic=True)
+@_pointwise(torch.exp, holomorphic=True)
 def Exp(g: Tensor, output: Tensor) -> Tensor:
     """a = eˣ
 
@@ -133,7 +133,7 @@ def Exp(g: Tensor, output: Tensor) -> Tensor:
     return g * output
 
 
-@_entrywise(torch.exp2, holomorphic=True)
+@_pointwise(torch.exp2, holomorphic=True)
 def Exp2(g: Tensor, output: Tensor) -> Tensor:
     """a = 2ˣ
 
@@ -142,7 +142,7 @@ def Exp2(g: Tensor, output: Tensor) -> Tensor:
     return g * output * math.log(2)
 
 
-@_entrywise(torch.expm1, holomorphic=True)
+@_pointwise(torch.expm1, holomorphic=True)
 def Expm1(g: Tensor, output: Tensor) -> Tensor:
     """a = eˣ − 1
 
@@ -151,7 +151,7 @@ def Expm1(g: Tensor, output: Tensor) -> Tensor:
     return g * (output + 1)
 
 
-@_entrywise(torch.log, holomorphic=True)
+@_pointwise(torch.log, holomorphic=True)
 def Log(g: Tensor, input: Tensor) -> Tensor:
     """a = log x
 
@@ -160,7 +160,7 @@ def Log(g: Tensor, input: Tensor) -> Tensor:
     return g / input
 
 
-@_entrywise(torch.log2, holomorphic=True)
+@_pointwise(torch.log2, holomorphic=True)
 def Log2(g: Tensor, input: Tensor) -> Tensor:
     """a = log₂ x
 
@@ -169,7 +169,7 @@ def Log2(g: Tensor, input: Tensor) -> Tensor:
     return g / (input * math.log(2))
 
 
-@_entrywise(torch.log10, holomorphic=True)
+@_pointwise(torch.log10, holomorphic=True)
 def Log10(g: Tensor, input: Tensor) -> Tensor:
     """a = log₁₀ x
 
@@ -178,7 +178,7 @@ def Log10(g: Tensor, input: Tensor) -> Tensor:
     return g / (input * math.log(10))
 
 
-@_entrywise(torch.log1p, holomorphic=True)
+@_pointwise(torch.log1p, holomorphic=True)
 def Log1p(g: Tensor, input: Tensor) -> Tensor:
     """a = log(1 + x)
 
@@ -187,7 +187,7 @@ def Log1p(g: Tensor, input: Tensor) -> Tensor:
     return g / (1 + input)
 
 
-@_entrywise(torch.sin, holomorphic=True)
+@_pointwise(torch.sin, holomorphic=True)
 def Sin(g: Tensor, input: Tensor) -> Tensor:
     """a = sin x
 
@@ -196,7 +196,7 @@ def Sin(g: Tensor, input: Tensor) -> Tensor:
     return g * input.cos()
 
 
-@_entrywise(torch.cos, holomorphic=True)
+@_pointwise(torch.cos, holomorphic=True)
 def Cos(g: Tensor, input: Tensor) -> Tensor:
     """a = cos x
 
@@ -205,7 +205,7 @@ def Cos(g: Tensor, input: Tensor) -> Tensor:
     return -g * input.sin()
 
 
-@_entrywise(torch.tan, holomorphic=True)
+@_pointwise(torch.tan, holomorphic=True)
 def Tan(g: Tensor, output: Tensor) -> Tensor:
     """a = tan x
 
@@ -214,7 +214,7 @@ def Tan(g: Tensor, output: Tensor) -> Tensor:
     return g * (1 + output * output)
 
 
-@_entrywise(torch.asin, holomorphic=True)
+@_pointwise(torch.asin, holomorphic=True)
 def Asin(g: Tensor, input: Tensor) -> Tensor:
     """a = arcsin x
 
@@ -223,7 +223,7 @@ def Asin(g: Tensor, input: Tensor) -> Tensor:
     return g * (1 - input * input).rsqrt()
 
 
-@_entrywise(torch.acos, holomorphic=True)
+@_pointwise(torch.acos, holomorphic=True)
 def Acos(g: Tensor, input: Tensor) -> Tensor:
     """a = arccos x
 
@@ -232,7 +232,7 @@ def Acos(g: Tensor, input: Tensor) -> Tensor:
     return -g * (1 - input * input).rsqrt()
 
 
-@_entrywise(torch.atan, holomorphic=True)
+@_pointwise(torch.atan, holomorphic=True)
 def Atan(g: Tensor, input: Tensor) -> Tensor:
     """a = arctan x
 
@@ -241,7 +241,7 @@ def Atan(g: Tensor, input: Tensor) -> Tensor:
     return g / (1 + input * input)
 
 
-@_entrywise(torch.sinh, holomorphic=True)
+@_pointwise(torch.sinh, holomorphic=True)
 def Sinh(g: Tensor, input: Tensor) -> Tensor:
     """a = sinh x
 
@@ -250,7 +250,7 @@ def Sinh(g: Tensor, input: Tensor) -> Tensor:
     return g * input.cosh()
 
 
-@_entrywise(torch.cosh, holomorphic=True)
+@_pointwise(torch.cosh, holomorphic=True)
 def Cosh(g: Tensor, input: Tensor) -> Tensor:
     """a = cosh x
 
@@ -259,7 +259,7 @@ def Cosh(g: Tensor, input: Tensor) -> Tensor:
     return g * input.sinh()
 
 
-@_entrywise(torch.asinh, holomorphic=True)
+@_pointwise(torch.asinh, holomorphic=True)
 def Asinh(g: Tensor, input: Tensor) -> Tensor:
     """a = arsinh x
 
@@ -268,18 +268,18 @@ def Asinh(g: Tensor, input: Tensor) -> Tensor:
     return g * (input * input + 1).rsqrt()
 
 
-@_entrywise(torch.acosh, holomorphic=True)
+@_pointwise(torch.acosh, holomorphic=True)
 def Acosh(g: Tensor, input: Tensor) -> Tensor:
     """a = arcosh x
 
     ∂C/∂x = g / √(x² − 1),  for complex x g / (√(x − 1) √(x + 1))
     """
-    if input.is_complex():  # the square has the other sign where the real part is negative
+    if input.is_complex():  # √(x² − 1) has the wrong sign where the real part is negative
         return g * ((input - 1).rsqrt() * (input + 1).rsqrt())
     return g * (input * input - 1).rsqrt()
 
 
-@_entrywise(torch.atanh, holomorphic=True)
+@_pointwise(torch.atanh, holomorphic=True)
 def Atanh(g: Tensor, input: Tensor) -> Tensor:
     """a = artanh x
 
@@ -288,7 +288,7 @@ def Atanh(g: Tensor, input: Tensor) -> Tensor:
     return g / (1 - input * input)
 
 
-@_entrywise(torch.erf)
+@_pointwise(torch.erf)
 def Erf(g: Tensor, input: Tensor) -> Tensor:
     """a = erf x
 
@@ -297,7 +297,7 @@ def Erf(g: Tensor, input: Tensor) -> Tensor:
     return g * (-input * input).exp() * (2 / math.sqrt(math.pi))
 
 
-@_entrywise(torch.erfc)
+@_pointwise(torch.erfc)
 def Erfc(g: Tensor, input: Tensor) -> Tensor:
     """a = 1 − erf x
 
@@ -306,17 +306,17 @@ def Erfc(g: Tensor, input: Tensor) -> Tensor:
     return g * (-input * input).exp() * (-2 / math.sqrt(math.pi))
 
 
-@_entrywise(torch.erfinv)
+@_pointwise(torch.erfinv)
 def Erfinv(g: Tensor, input: Tensor) -> Tensor:
     """a = erf⁻¹ x
 
     ∂C/∂x = √π/2 g ⊙ e^a²
     """
-    # Not the output, which the caller may write over as he may torch's.
+    # Not the output, because the caller may write into it, as into torch's.
     return g * torch.erfinv(input).square().exp() * (math.sqrt(math.pi) / 2)
 
 
-@_entrywise(torch.frac)
+@_pointwise(torch.frac)
 def Frac(g: Tensor) -> Tensor:
     """a = x without its whole part
 
@@ -325,7 +325,7 @@ def Frac(g: Tensor) -> Tensor:
     return g
 
 
-@_entrywise(torch.sgn)
+@_pointwise(torch.sgn)
 def Sign(g: Tensor) -> Tensor:
     """a = 1, 0 or −1, as x is
 
@@ -334,7 +334,7 @@ def Sign(g: Tensor) -> Tensor:
     return torch.zeros_like(g)
 
 
-@_entrywise(torch.floor)
+@_pointwise(torch.floor)
 def Floor(g: Tensor) -> Tensor:
     """a = ⌊x⌋
 
@@ -343,7 +343,7 @@ def Floor(g: Tensor) -> Tensor:
     return torch.zeros_like(g)
 
 
-@_entrywise(torch.ceil)
+@_pointwise(torch.ceil)
 def Ceil(g: Tensor) -> Tensor:
     """a = ⌈x⌉
 
@@ -352,7 +352,7 @@ def Ceil(g: Tensor) -> Tensor:
     return torch.zeros_like(g)
 
 
-@_entrywise(torch.trunc)
+@_pointwise(torch.trunc)
 def Trunc(g: Tensor) -> Tensor:
     """a = the whole part of x
 

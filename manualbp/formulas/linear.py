@@ -1,4 +1,4 @@
-"""Weighted sums of one input, and of the products of two."""
+"""Linear and bilinear functions."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Bilinear(Formula):
 
 def _rows(t: Tensor) -> Tensor:
     """Every batch axis collapsed into one: (*, features) → (N, features)."""
-    # Not reshape(-1, …), which cannot tell N when there are no features.
+    # Not reshape(-1, …), which raises if there are no features.
     return t if t.dim() == 2 else t.reshape(math.prod(t.shape[:-1]), t.shape[-1])
 
 

@@ -42,10 +42,10 @@ class SquaredError(Formula):
 
     @staticmethod
     def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        if input.dtype in HALF:  # whose sums may overflow where their mean does not
+        if input.dtype in HALF:  # the sum may overflow where the mean does not
             wide, y = in_single(input, target)
             return SquaredError.forward(wide, y, reduction).to(input.dtype)
-        y = _real(target, input)
+        y = _one_hot(target, input)
         if reduction == "none" and input.dim() > 1:
             return _mse(input, y, "none").flatten(1).sum(1)
         total = _mse(input, y, "sum")
@@ -57,7 +57,7 @@ class SquaredError(Formula):
         share = g * (2 / max(input.shape[0], 1)) if mean else 2 * g
         if share.dim():
             share = share.reshape(-1, *[1] * (input.dim() - 1))
-        return (input - _real(target, input)) * share
+        return (input - _one_hot(target, input)) * share
 
     @staticmethod
     def grad_target(g: Tensor, grad_input: Tensor) -> Tensor:
@@ -90,7 +90,7 @@ class MSE(_OfError):
 
     @staticmethod
     def share(g: Tensor, error: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-        """What an error counts for: 2 g / Σ w."""
+        """The factor of each error: 2 g / Σ w."""
         if reduction != "mean":
             return 2 * g
         return 2 * g / weight.sum() if weight is not None else g * (2 / max(error.numel(), 1))
@@ -126,7 +126,7 @@ class L1(Formula):
     @staticmethod
     def share(g: Tensor, error: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
         if weight is None or reduction != "mean":
-            return _each(g, error, reduction)
+            return _per_entry(g, error, reduction)
         return g / weight.sum()
 
     @staticmethod
@@ -151,12 +151,12 @@ class SmoothL1(_OfError):
 
     @staticmethod
     def forward(input: Tensor, target: Tensor, reduction: str, beta: float) -> Tensor:
-        input, target = _alike(input, target)
+        input, target = _broadcast(input, target)
         return torch._C._nn.smooth_l1_loss(input, target, get_enum(reduction), beta)  # type: ignore[arg-type]
 
     @staticmethod
     def grad_input(g: Tensor, error: Tensor, reduction: str, beta: float) -> Tensor:
-        return error.clamp(-beta, beta) * (_each(g, error, reduction) / beta)
+        return error.clamp(-beta, beta) * (_per_entry(g, error, reduction) / beta)
 
     @staticmethod
     def grad_target(g: Tensor, grad_input: Tensor) -> Tensor:
@@ -175,17 +175,17 @@ class Huber(_OfError):
     def forward(
         input: Tensor, target: Tensor, weight: Tensor | None, reduction: str, threshold: float
     ) -> Tensor:
-        input, target = _alike(input, target)
+        input, target = _broadcast(input, target)
         if weight is None:
             return torch._C._nn.huber_loss(input, target, get_enum(reduction), threshold)  # type: ignore[arg-type]
-        return _reduced(torch._C._nn.huber_loss(input, target, 0, threshold) * weight, reduction)  # type: ignore[arg-type]
+        return _reduce(torch._C._nn.huber_loss(input, target, 0, threshold) * weight, reduction)  # type: ignore[arg-type]
 
     @staticmethod
     def grad_input(
         g: Tensor, error: Tensor, weight: Tensor | None, reduction: str, threshold: float
     ) -> Tensor:
         slope = error.clamp(-threshold, threshold)
-        return _weighted(slope * _each(g, error, reduction), weight)
+        return _weighted(slope * _per_entry(g, error, reduction), weight)
 
     @staticmethod
     def grad_target(g: Tensor, grad_input: Tensor) -> Tensor:
@@ -194,7 +194,7 @@ class Huber(_OfError):
     @staticmethod
     def grad_weight(g: Tensor, error: Tensor, reduction: str, threshold: float) -> Tensor:
         slope = error.clamp(-threshold, threshold)
-        return slope * (error - slope / 2) * _each(g, error, reduction)
+        return slope * (error - slope / 2) * _per_entry(g, error, reduction)
 
 
 class GaussianNLL(Formula):
@@ -210,7 +210,7 @@ class GaussianNLL(Formula):
     def forward(error: Tensor, var: Tensor, full: bool, eps: float, reduction: str) -> Tensor:
         v = var.clamp(min=eps)
         cost = 0.5 * (v.log() + error.square() / v)
-        return _reduced(cost + 0.5 * math.log(2 * math.pi) if full else cost, reduction)
+        return _reduce(cost + 0.5 * math.log(2 * math.pi) if full else cost, reduction)
 
     @staticmethod
     def ratio(error: Tensor, var: Tensor, eps: float) -> Tensor:
@@ -219,14 +219,14 @@ class GaussianNLL(Formula):
 
     @staticmethod
     def grad_error(g: Tensor, ratio: Tensor, reduction: str) -> Tensor:
-        return ratio * _each(g, ratio, reduction)
+        return ratio * _per_entry(g, ratio, reduction)
 
     @staticmethod
     def grad_var(
         g: Tensor, ratio: Tensor, error: Tensor, var: Tensor, eps: float, reduction: str
     ) -> Tensor:
-        # As torch has it, a variance is pulled up from below ε too.
-        return 0.5 * (1 - error * ratio) / var.clamp(min=eps) * _each(g, ratio, reduction)
+        # As in torch, a variance below ε has a gradient too.
+        return 0.5 * (1 - error * ratio) / var.clamp(min=eps) * _per_entry(g, ratio, reduction)
 
 
 class PoissonNLL(Formula):
@@ -247,13 +247,13 @@ class PoissonNLL(Formula):
         g: Tensor, input: Tensor, target: Tensor, log_input: bool, eps: float, reduction: str
     ) -> Tensor:
         slope = input.exp() - target if log_input else 1 - target / (input + eps)
-        return slope * _each(g, input, reduction)
+        return slope * _per_entry(g, input, reduction)
 
     @staticmethod
     def grad_target(
         g: Tensor, input: Tensor, log_input: bool, eps: float, reduction: str
     ) -> Tensor:
-        return -(input if log_input else (input + eps).log()) * _each(g, input, reduction)
+        return -(input if log_input else (input + eps).log()) * _per_entry(g, input, reduction)
 
 
 class PoissonNLLFull(PoissonNLL):
@@ -274,7 +274,7 @@ class PoissonNLLFull(PoissonNLL):
     ) -> Tensor:
         stirling = torch.where(target > 1, target.log() + 0.5 / target, 0)
         rate = input if log_input else (input + eps).log()
-        return (stirling - rate) * _each(g, input, reduction)
+        return (stirling - rate) * _per_entry(g, input, reduction)
 
 
 class KLDiv(Formula):
@@ -286,15 +286,15 @@ class KLDiv(Formula):
 
     @staticmethod
     def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        return _reduced(torch.xlogy(target, target) - target * input, reduction)
+        return _reduce(torch.xlogy(target, target) - target * input, reduction)
 
     @staticmethod
     def grad_input(g: Tensor, target: Tensor, reduction: str) -> Tensor:
-        return -target * _each(g, target, reduction)
+        return -target * _per_entry(g, target, reduction)
 
     @staticmethod
     def grad_target(g: Tensor, input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        return (target.log() + 1 - input) * _each(g, target, reduction)
+        return (target.log() + 1 - input) * _per_entry(g, target, reduction)
 
 
 class LogKLDiv(Formula):
@@ -306,15 +306,15 @@ class LogKLDiv(Formula):
 
     @staticmethod
     def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        return _reduced(target.exp() * (target - input), reduction)
+        return _reduce(target.exp() * (target - input), reduction)
 
     @staticmethod
     def grad_input(g: Tensor, target: Tensor, reduction: str) -> Tensor:
-        return -target.exp() * _each(g, target, reduction)
+        return -target.exp() * _per_entry(g, target, reduction)
 
     @staticmethod
     def grad_target(g: Tensor, input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        return target.exp() * (target - input + 1) * _each(g, target, reduction)
+        return target.exp() * (target - input + 1) * _per_entry(g, target, reduction)
 
 
 class CrossEntropy(Formula):
@@ -324,8 +324,8 @@ class CrossEntropy(Formula):
     ∂C/∂y = −g (1 − ε) w ⊙ log p / n
     """
 
-    # With neither weights nor smoothing q is y and sums to one, and ∂C/∂z = p − y: where a
-    # squared error has the factor σ′, the slope of the softmax has cancelled.
+    # Without weights and smoothing q = y sums to 1, and ∂C/∂z = p − y. The squared error has a
+    # factor σ′ there; here the slope of the softmax cancels.
 
     @staticmethod
     def forward(
@@ -354,7 +354,7 @@ class CrossEntropy(Formula):
         ignore_index: int,
         reduction: str,
     ) -> Tensor:
-        return _share(g, input, target, weight, ignore_index, reduction)
+        return _per_example(g, input, target, weight, ignore_index, reduction)
 
     @staticmethod
     def grad_input(
@@ -365,23 +365,23 @@ class CrossEntropy(Formula):
         weight: Tensor | None,
         label_smoothing: float,
     ) -> Tensor:
-        axis = _axis(input)
+        axis = _class_axis(input)
         p = input.softmax(axis, dtype=g.dtype)
         hard = not target.is_floating_point()
         q = _is_class(target, input).to(p.dtype) if hard else target
         if label_smoothing:
             q = (1 - label_smoothing) * q + label_smoothing / p.shape[axis]
         if weight is not None:
-            q = q * _along(weight, p)
+            q = q * _per_class(weight, p)
         return (p * q.sum(axis, keepdim=True) - q) * share
 
     @staticmethod
     def grad_target(
         g: Tensor, share: Tensor, input: Tensor, weight: Tensor | None, label_smoothing: float
     ) -> Tensor:
-        log_p = input.log_softmax(_axis(input), dtype=g.dtype)
+        log_p = input.log_softmax(_class_axis(input), dtype=g.dtype)
         gradient = (label_smoothing - 1) * share * log_p
-        return gradient if weight is None else gradient * _along(weight, log_p)
+        return gradient if weight is None else gradient * _per_class(weight, log_p)
 
 
 class NLL(Formula):
@@ -407,10 +407,10 @@ class NLL(Formula):
         ignore_index: int,
         reduction: str,
     ) -> Tensor:
-        share = _share(g, input, target, weight, ignore_index, reduction)
-        index = _index(target, input)
+        share = _per_example(g, input, target, weight, ignore_index, reduction)
+        index = _class_index(target, input)
         each = -share if weight is None else -share * weight[index]
-        return torch.zeros_like(input, dtype=each.dtype).scatter(_axis(input), index, each)
+        return torch.zeros_like(input, dtype=each.dtype).scatter(_class_axis(input), index, each)
 
 
 class BCE(Formula):
@@ -426,11 +426,11 @@ class BCE(Formula):
 
     @staticmethod
     def share(g: Tensor, input: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-        return _weighted(_each(g, input, reduction), weight)
+        return _weighted(_per_entry(g, input, reduction), weight)
 
     @staticmethod
     def grad_input(g: Tensor, share: Tensor, input: Tensor, target: Tensor) -> Tensor:
-        # The denominator no nearer to 0 than torch lets it come.
+        # torch bounds the denominator away from 0 in the same way.
         return (input - target) / (input * (1 - input)).clamp(min=1e-12) * share
 
     @staticmethod
@@ -459,7 +459,7 @@ class BCEWithLogits(Formula):
 
     @staticmethod
     def share(g: Tensor, input: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-        return _weighted(_each(g, input, reduction), weight)
+        return _weighted(_per_entry(g, input, reduction), weight)
 
     @staticmethod
     def grad_input(
@@ -477,19 +477,19 @@ class BCEWithLogits(Formula):
         return ((pos_weight - 1) * torch.nn.functional.softplus(-input) - input) * share
 
 
-def _axis(input: Tensor) -> int:
+def _class_axis(input: Tensor) -> int:
     """The axis along which the classes lie."""
     return 1 if input.dim() > 1 else 0
 
 
-def _each(g: Tensor, entries: Tensor, reduction: str) -> Tensor:
-    """What each of the entries counts for: g / n for a mean of n."""
+def _per_entry(g: Tensor, entries: Tensor, reduction: str) -> Tensor:
+    """The gradient of each entry's cost: g / n for a mean of n."""
     if reduction == "mean":
         return g / entries.numel()
     return g / entries.shape[0] if reduction == "batchmean" and entries.dim() else g
 
 
-def _reduced(cost: Tensor, reduction: str) -> Tensor:
+def _reduce(cost: Tensor, reduction: str) -> Tensor:
     if reduction == "mean":
         return cost.mean()
     if reduction == "batchmean" and cost.dim():
@@ -503,52 +503,52 @@ def _weighted(gradient: Tensor, weight: Tensor | None) -> Tensor:
 
 def _weighted_mean(cost: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
     if weight is None:
-        return _reduced(cost, reduction)
+        return _reduce(cost, reduction)
     cost = cost * weight
-    return cost.sum() / weight.sum() if reduction == "mean" else _reduced(cost, reduction)
+    return cost.sum() / weight.sum() if reduction == "mean" else _reduce(cost, reduction)
 
 
 def _mse(input: Tensor, target: Tensor, reduction: str) -> Tensor:
-    """torch's kernel, which autocast knows, without the checks of its Python function."""
-    input, target = _alike(input, target)
+    """torch's kernel, for which autocast casts, without the checks of torch's Python function."""
+    input, target = _broadcast(input, target)
     return torch._C._nn.mse_loss(input, target, get_enum(reduction))  # type: ignore[arg-type]
 
 
-def _alike(input: Tensor, target: Tensor) -> Sequence[Tensor]:
-    """Both in the shape of both, as torch's kernels want them."""
+def _broadcast(input: Tensor, target: Tensor) -> Sequence[Tensor]:
+    """Both in their common shape, as torch's kernels require."""
     if input.shape == target.shape:
         return input, target
     return torch.broadcast_tensors(input, target)  # type: ignore[no-untyped-call]
 
 
-def _real(target: Tensor, input: Tensor) -> Tensor:
-    """A target as outputs: a class y becomes e_y, and one that does not exist an error."""
+def _one_hot(target: Tensor, input: Tensor) -> Tensor:
+    """A target as outputs: a class y becomes e_y. A class out of range is an error."""
     if target.is_floating_point():
         return target
-    axis = _axis(input)
+    axis = _class_axis(input)
     return torch.zeros_like(input).scatter(axis, target.unsqueeze(axis), 1.0)
 
 
-def _index(target: Tensor, input: Tensor) -> Tensor:
-    """The place of each class along the axis of ``input``; some place, where it is ignored."""
-    axis = _axis(input)
+def _class_index(target: Tensor, input: Tensor) -> Tensor:
+    """Each class as an index along the class axis; an ignored class is clamped into range."""
+    axis = _class_axis(input)
     return target.unsqueeze(axis).clamp(0, input.shape[axis] - 1)
 
 
 def _is_class(target: Tensor, input: Tensor) -> Tensor:
-    """Where e_y is 1, for each class y; nowhere for one that is ignored, and may be no class."""
-    axis = _axis(input)
+    """Whether e_y is 1, for each class y; False for an ignored class that is out of range."""
+    axis = _class_axis(input)
     classes = torch.arange(input.shape[axis], device=input.device)
-    return _along(classes, input) == target.unsqueeze(axis)
+    return _per_class(classes, input) == target.unsqueeze(axis)
 
 
-def _along(weight: Tensor, input: Tensor) -> Tensor:
+def _per_class(weight: Tensor, input: Tensor) -> Tensor:
     """One number a class, in a shape that broadcasts against ``input``."""
-    after = input.dim() - 1 - _axis(input)
+    after = input.dim() - 1 - _class_axis(input)
     return weight.reshape(-1, *[1] * after) if after else weight
 
 
-def _share(
+def _per_example(
     g: Tensor,
     input: Tensor,
     target: Tensor,
@@ -556,8 +556,8 @@ def _share(
     ignore_index: int,
     reduction: str,
 ) -> Tensor:
-    """What each example counts for: g / Σ w_y for a mean, 0 where it is ignored."""
-    axis = _axis(input)
+    """The gradient of each example's cost: g / Σ w_y for a mean, 0 where it is ignored."""
+    axis = _class_axis(input)
     if target.is_floating_point():
         each = g / (input.numel() // max(input.shape[axis], 1)) if reduction == "mean" else g
         return each.unsqueeze(axis) if each.dim() else each
@@ -567,5 +567,5 @@ def _share(
             g = g / counted.sum()
         else:
             g = g / (weight[target.where(counted, 0)] * counted).sum()
-    # Chosen, not multiplied: with every example ignored the mean is 0/0, and nothing is to blame.
+    # where, not a product, because g is nan if all examples are ignored: their mean is 0/0.
     return torch.where(counted, g, 0).unsqueeze(axis)

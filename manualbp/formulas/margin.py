@@ -1,4 +1,4 @@
-"""Costs of margins: how far the right answer is ahead of the others, up to a margin."""
+"""Margin losses: the right answer is to exceed the others by a margin."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.nn._reduction import get_enum
 
 from manualbp.core.formula import Formula
-from manualbp.formulas.loss import _each, _is_class, _reduced, _weighted
+from manualbp.formulas.loss import _is_class, _per_entry, _reduce, _weighted
 
 __all__ = [
     "CosineEmbedding",
@@ -35,7 +35,7 @@ class MultiLabelSoftMargin(Formula):
     def forward(input: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
         log_sigmoid = torch.nn.functional.logsigmoid
         cost = -(target * log_sigmoid(input) + (1 - target) * log_sigmoid(-input))
-        return _reduced(_weighted(cost, weight).mean(-1), reduction)
+        return _reduce(_weighted(cost, weight).mean(-1), reduction)
 
     @staticmethod
     def share(g: Tensor, input: Tensor, reduction: str) -> Tensor:
@@ -66,11 +66,11 @@ class SoftMargin(Formula):
 
     @staticmethod
     def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        return _reduced(_softplus(-target * input), reduction)
+        return _reduce(_softplus(-target * input), reduction)
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, target: Tensor, reduction: str) -> Tensor:
-        return -target * torch.sigmoid(-target * input) * _each(g, input, reduction)
+        return -target * torch.sigmoid(-target * input) * _per_entry(g, input, reduction)
 
 
 class HingeEmbedding(Formula):
@@ -79,20 +79,20 @@ class HingeEmbedding(Formula):
     ∂C/∂a = s g / n,  s = 1 where y = 1, −[a < margin] where y = −1
     """
 
-    outputs = ("output", "slope")  # s in a byte: neither a nor y need be kept
+    outputs = ("output", "slope")  # s is saved in a byte, in place of a and y
 
     @staticmethod
     def forward(
         input: Tensor, target: Tensor, margin: float, reduction: str
     ) -> tuple[Tensor, Tensor]:
         cost = torch.hinge_embedding_loss(input, target, margin, get_enum(reduction))
-        # A y that is neither counts as both, as torch has it.
+        # A y that is neither 1 nor −1 counts as both, as in torch.
         hinged = (target != 1) & (input < margin)
         return cost, (target != -1).to(torch.int8) - hinged.to(torch.int8)
 
     @staticmethod
     def grad_input(g_output: Tensor, slope: Tensor, reduction: str) -> Tensor:
-        return slope * _each(g_output, slope, reduction)
+        return slope * _per_entry(g_output, slope, reduction)
 
     grad_target = None
 
@@ -108,14 +108,14 @@ class MarginRanking(Formula):
 
     @staticmethod
     def forward(difference: Tensor, target: Tensor, margin: float, reduction: str) -> Tensor:
-        return _reduced((margin + -target * difference).clamp(min=0), reduction)
+        return _reduce((margin + -target * difference).clamp(min=0), reduction)
 
     @staticmethod
     def share(
         g: Tensor, difference: Tensor, target: Tensor, margin: float, reduction: str
     ) -> Tensor:
         violated = margin + -target * difference > 0
-        return torch.where(violated, _each(g, violated, reduction), 0)
+        return torch.where(violated, _per_entry(g, violated, reduction), 0)
 
     @staticmethod
     def grad_difference(g: Tensor, share: Tensor, target: Tensor) -> Tensor:
@@ -141,7 +141,7 @@ class TripletMargin(Formula):
         positive: Tensor, negative: Tensor, swapped: Tensor | None, margin: float, reduction: str
     ) -> Tensor:
         nearest = negative if swapped is None else torch.minimum(negative, swapped)
-        return _reduced((margin + positive - nearest).clamp(min=0), reduction)
+        return _reduce((margin + positive - nearest).clamp(min=0), reduction)
 
     @staticmethod
     def grad_positive(
@@ -154,17 +154,19 @@ class TripletMargin(Formula):
     ) -> Tensor:
         nearest = negative if swapped is None else torch.minimum(negative, swapped)
         violated = nearest - positive < margin
-        return torch.where(violated, _each(g, violated, reduction), 0)
+        return torch.where(violated, _per_entry(g, violated, reduction), 0)
 
     @staticmethod
     def grad_negative(
         g: Tensor, grad_positive: Tensor, negative: Tensor, swapped: Tensor | None
     ) -> Tensor:
-        return -grad_positive if swapped is None else _of_smaller(-grad_positive, negative, swapped)
+        return (
+            -grad_positive if swapped is None else _grad_of_min(-grad_positive, negative, swapped)
+        )
 
     @staticmethod
     def grad_swapped(g: Tensor, grad_positive: Tensor, negative: Tensor, swapped: Tensor) -> Tensor:
-        return _of_smaller(-grad_positive, swapped, negative)
+        return _grad_of_min(-grad_positive, swapped, negative)
 
 
 class CosineEmbedding(Formula):
@@ -184,7 +186,7 @@ class CosineEmbedding(Formula):
 
     @staticmethod
     def square1(input1: Tensor) -> Tensor:
-        return input1.square().sum(-1, keepdim=True) + 1e-12  # torch's ε, against 0 / 0
+        return input1.square().sum(-1, keepdim=True) + 1e-12  # torch's ε, which avoids 0 / 0
 
     @staticmethod
     def square2(input2: Tensor) -> Tensor:
@@ -202,7 +204,7 @@ class CosineEmbedding(Formula):
     @staticmethod
     def share(g: Tensor, cosine: Tensor, target: Tensor, margin: float, reduction: str) -> Tensor:
         """∂C/∂cos"""
-        g = _each(g, target, reduction).unsqueeze(-1)
+        g = _per_entry(g, target, reduction).unsqueeze(-1)
         y = target.unsqueeze(-1)
         return torch.where(y == 1, -g, torch.where((y == -1) & (cosine > margin), g, 0))
 
@@ -245,7 +247,7 @@ class MultiMargin(Formula):
     ) -> Tensor:
         excess = _excess(input, target, margin)
         cost = (excess if p == 1 else excess.square()).mean(-1)
-        return _reduced(cost if weight is None else cost * weight[target], reduction)
+        return _reduce(cost if weight is None else cost * weight[target], reduction)
 
     @staticmethod
     def grad_input(
@@ -258,7 +260,7 @@ class MultiMargin(Formula):
         reduction: str,
     ) -> Tensor:
         excess = _excess(input, target, margin)
-        each = _each(g, target, reduction) / input.shape[-1]
+        each = _per_entry(g, target, reduction) / input.shape[-1]
         each = (each if weight is None else each * weight[target]).unsqueeze(-1)
         slope = torch.where(excess > 0, each, 0) if p == 1 else 2 * excess * each
         return torch.where(_is_class(target, input), -slope.sum(-1, keepdim=True), slope)
@@ -274,25 +276,25 @@ class MultiLabelMargin(Formula):
     def forward(input: Tensor, target: Tensor, reduction: str) -> Tensor:
         pairs = _label_pairs(input, target)
         excess = 1 - input.unsqueeze(-1) + input.unsqueeze(-2)
-        # A nan exceeds nothing, as torch has it.
+        # nan does not exceed 0, as in torch.
         cost = torch.where((excess > 0) & (pairs > 0), pairs * excess, 0)
-        return _reduced(cost.sum((-2, -1)) / input.shape[-1], reduction)
+        return _reduce(cost.sum((-2, -1)) / input.shape[-1], reduction)
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, target: Tensor, reduction: str) -> Tensor:
         violated = 1 - input.unsqueeze(-1) + input.unsqueeze(-2) > 0
         m = _label_pairs(input, target) * violated
-        each = g if reduction == "none" else _each(g, input[..., 0], reduction)
+        each = g if reduction == "none" else _per_entry(g, input[..., 0], reduction)
         return (m.sum(-2) - m.sum(-1)) * (each.unsqueeze(-1) / input.shape[-1])
 
 
 def _softplus(z: Tensor) -> Tensor:
-    """log(1 + eᶻ), to the last digit: torch's softplus is z from 20 on."""
+    """log(1 + eᶻ), exact also above 20, from where torch's softplus returns z."""
     return torch.logaddexp(z, z.new_zeros(()))
 
 
-def _of_smaller(g: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """The part of ``g`` that belongs to ``a``, if it is that of min(a, b)."""
+def _grad_of_min(g: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """The gradient of ``a``, where ``g`` is that of min(a, b); equals share it."""
     return torch.where(a < b, g, torch.where(a == b, g / 2, 0))
 
 
@@ -301,11 +303,11 @@ def _excess(input: Tensor, target: Tensor, margin: float) -> Tensor:
     is_class = _is_class(target, input)
     right = input.gather(-1, target.unsqueeze(-1))
     excess = margin - right + input
-    return torch.where((excess > 0) & ~is_class, excess, 0)  # a nan exceeds nothing, as in torch
+    return torch.where((excess > 0) & ~is_class, excess, 0)  # nan does not exceed 0, as in torch
 
 
 def _label_pairs(input: Tensor, target: Tensor) -> Tensor:
-    """cᵢ [cⱼ = 0]: the pairs of a class in the target, which its first −1 ends, and one not."""
+    """cᵢ [cⱼ = 0]: pairs of a class in the target and one not; the target ends at the first −1."""
     counted = (target >= 0).cumprod(-1)
     count = torch.zeros_like(input).scatter_add(-1, target * counted, counted.to(input.dtype))
     return count.unsqueeze(-1) * (count == 0).unsqueeze(-2)

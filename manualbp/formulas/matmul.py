@@ -1,4 +1,4 @@
-"""Products of matrices."""
+"""Matrix products."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ class MatMul(Formula):
 
     @staticmethod
     def grad_input(delta: Tensor, other: Tensor) -> Tensor:
-        return _towards_left(delta, other)
+        return _grad_left(delta, other)
 
     @staticmethod
     def grad_other(delta: Tensor, input: Tensor) -> Tensor:
-        return _towards_right(delta, input)
+        return _grad_right(delta, input)
 
 
 class MatVec(Formula):
@@ -44,7 +44,7 @@ class MatVec(Formula):
     holomorphic = True
     opmath = False
 
-    # Autocast leaves torch.mv and torch.dot their precision, unlike the products of matrices.
+    # Autocast does not cast for torch.mv and torch.dot, unlike the products of matrices.
 
     @staticmethod
     def forward(input: Tensor, vec: Tensor) -> Tensor:
@@ -52,11 +52,11 @@ class MatVec(Formula):
 
     @staticmethod
     def grad_input(delta: Tensor, vec: Tensor) -> Tensor:
-        return _towards_left(delta, vec)
+        return _grad_left(delta, vec)
 
     @staticmethod
     def grad_vec(delta: Tensor, input: Tensor) -> Tensor:
-        return _towards_right(delta, input)
+        return _grad_right(delta, input)
 
 
 class AddMatMul(Formula):
@@ -84,7 +84,7 @@ class AddMatMul(Formula):
 
     @staticmethod
     def share(delta: Tensor, alpha: float, summed: bool) -> Tensor:
-        """What arrives at every product: α δ."""
+        """The gradient of every product: α δ."""
         share = delta if alpha == 1 else delta * alpha
         return share.unsqueeze(0) if summed else share
 
@@ -94,15 +94,15 @@ class AddMatMul(Formula):
 
     @staticmethod
     def grad_left(delta: Tensor, share: Tensor, right: Tensor) -> Tensor:
-        return _towards_left(share, right)
+        return _grad_left(share, right)
 
     @staticmethod
     def grad_right(delta: Tensor, share: Tensor, left: Tensor) -> Tensor:
-        return _towards_right(share, left)
+        return _grad_right(share, left)
 
 
-def _towards_left(delta: Tensor, right: Tensor) -> Tensor:
-    """δ Bᵀ, where a vector counts as a row on the left of a product, as a column on the right."""
+def _grad_left(delta: Tensor, right: Tensor) -> Tensor:
+    """δ Bᵀ, where a vector is a row on the left of a product, and a column on the right."""
     if right.dim() == 1:
         return delta.unsqueeze(-1) * right
     if delta.dim() < right.dim():
@@ -110,12 +110,12 @@ def _towards_left(delta: Tensor, right: Tensor) -> Tensor:
     return delta @ right.mT
 
 
-def _towards_right(delta: Tensor, left: Tensor) -> Tensor:
+def _grad_right(delta: Tensor, left: Tensor) -> Tensor:
     """Aᵀ δ."""
     if left.dim() == 1:
         return left.unsqueeze(-1) * delta.unsqueeze(-2) if delta.dim() else left * delta
     if delta.dim() < left.dim():
-        if left.dim() == 2 and left.dtype == delta.dtype:  # in the precision of MatVec
+        if left.dim() == 2 and left.dtype == delta.dtype:  # as MatVec, in its precision
             return left.mT.mv(delta)
         return (left.mT @ delta.unsqueeze(-1)).squeeze(-1)
     return left.mT @ delta

@@ -58,11 +58,11 @@ class BatchNorm(_Normalization, _Running):
         momentum: float,
         eps: float,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        if input.numel() == 0:  # torch's kernel refuses what its batch_norm allows
+        if input.numel() == 0:  # torch's kernel raises, but its batch_norm accepts this
             nothing = input.new_zeros(input.shape[1])
             return torch.empty_like(input), nothing, nothing.clone()
         running = [running_mean, running_var]
-        # The channels of several examples side by side (instance_norm): each moves its own.
+        # For instance_norm the channels of all examples are channels here, each with statistics.
         each = [t if t is None else _repeated(t, input.shape[1]) for t in running]
         output, mean, rstd = torch.native_batch_norm(
             input, weight, bias, each[0], each[1], True, momentum, eps
@@ -75,7 +75,7 @@ class BatchNorm(_Normalization, _Running):
     @staticmethod
     def normalized(g_output: Tensor, input: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
         """x̂"""
-        return (input - _channels(mean, input)) * _channels(rstd, input)
+        return (input - _per_channel(mean, input)) * _per_channel(rstd, input)
 
     @staticmethod
     def grad_input(
@@ -86,17 +86,17 @@ class BatchNorm(_Normalization, _Running):
         rstd: Tensor,
         weight: Tensor | None,
     ) -> Tensor:
-        gw = g_output if weight is None else g_output * _channels(weight, normalized)
-        r, g_mean, g_rstd = (_channels(t, normalized) for t in (rstd, g_mean, g_rstd))
-        return _through(gw, g_mean, g_rstd, normalized, r)
+        gw = g_output if weight is None else g_output * _per_channel(weight, normalized)
+        r, g_mean, g_rstd = (_per_channel(t, normalized) for t in (rstd, g_mean, g_rstd))
+        return _grad_of_input(gw, g_mean, g_rstd, normalized, r)
 
     @staticmethod
     def grad_weight(g_output: Tensor, normalized: Tensor) -> Tensor:
-        return _over_channels(g_output * normalized)
+        return _sum_per_channel(g_output * normalized)
 
     @staticmethod
     def grad_bias(g_output: Tensor) -> Tensor:
-        return _over_channels(g_output)
+        return _sum_per_channel(g_output)
 
 
 class FixedBatchNorm(_Running):
@@ -124,16 +124,16 @@ class FixedBatchNorm(_Running):
 
     @staticmethod
     def grad_input(g: Tensor, rstd: Tensor, weight: Tensor | None) -> Tensor:
-        return g * _channels(rstd if weight is None else rstd * weight, g)
+        return g * _per_channel(rstd if weight is None else rstd * weight, g)
 
     @staticmethod
     def grad_weight(g: Tensor, input: Tensor, running_mean: Tensor, rstd: Tensor) -> Tensor:
-        # Not Σ g x − μ Σ g, of which far from 0 little is left.
-        return _over_channels(g * (input - _channels(running_mean, g))) * rstd
+        # Not Σ g x − μ Σ g, whose terms nearly cancel if μ is large.
+        return _sum_per_channel(g * (input - _per_channel(running_mean, g))) * rstd
 
     @staticmethod
     def grad_bias(g: Tensor) -> Tensor:
-        return _over_channels(g)
+        return _sum_per_channel(g)
 
 
 class GroupNorm(_Normalization):
@@ -168,18 +168,18 @@ class GroupNorm(_Normalization):
         rstd: Tensor,
         weight: Tensor | None,
     ) -> Tensor:
-        gw = g_output if weight is None else g_output * _channels(weight, normalized)
+        gw = g_output if weight is None else g_output * _per_channel(weight, normalized)
         gw, x = _grouped(gw, rstd), _grouped(normalized, rstd)
         g_mean, g_rstd, r = (t.unsqueeze(-1) for t in (g_mean, g_rstd, rstd))
-        return _through(gw, g_mean, g_rstd, x, r).reshape(normalized.shape)
+        return _grad_of_input(gw, g_mean, g_rstd, x, r).reshape(normalized.shape)
 
     @staticmethod
     def grad_weight(g_output: Tensor, normalized: Tensor) -> Tensor:
-        return _over_channels(g_output * normalized)
+        return _sum_per_channel(g_output * normalized)
 
     @staticmethod
     def grad_bias(g_output: Tensor) -> Tensor:
-        return _over_channels(g_output)
+        return _sum_per_channel(g_output)
 
 
 class LayerNorm(_Normalization):
@@ -215,7 +215,7 @@ class LayerNorm(_Normalization):
         weight: Tensor | None,
     ) -> Tensor:
         gw = g_output if weight is None else g_output * weight
-        return _through(gw, g_mean, g_rstd, normalized, rstd)
+        return _grad_of_input(gw, g_mean, g_rstd, normalized, rstd)
 
     @staticmethod
     def grad_weight(
@@ -225,7 +225,7 @@ class LayerNorm(_Normalization):
 
     @staticmethod
     def grad_bias(g_output: Tensor, normalized_shape: Sequence[int]) -> Tensor:
-        # Of a single example too it is a tensor of its own, as torch's.
+        # Also of a single example it is a new tensor, as in torch.
         return g_output.unsqueeze(0).sum_to_size(normalized_shape)
 
 
@@ -306,20 +306,20 @@ class Normalize(Formula):
         g_output: Tensor, g_norm: Tensor, input: Tensor, norm: Tensor, p: float, eps: float
     ) -> Tensor:
         d = norm.clamp_min(eps)
-        y = input / d  # not the output, which the caller may write over as he may torch's
+        y = input / d  # not the output, because the caller may write into it, as into torch's
         through = g_norm - (g_output * y).sum_to_size(norm.shape) / d
         through = torch.where(norm >= eps, through, 0)
         return g_output / d + _slope_of_norm(y, norm, p) * through
 
 
-def _through(gw: Tensor, g_mean: Tensor, g_rstd: Tensor, x: Tensor, r: Tensor) -> Tensor:
-    """∂C/∂x, where g w arrives at x̂ = ``x``, and the others at μ and r."""
+def _grad_of_input(gw: Tensor, g_mean: Tensor, g_rstd: Tensor, x: Tensor, r: Tensor) -> Tensor:
+    """∂C/∂x, where g w is the gradient of x̂ = ``x``, and the others are those of μ and r."""
     straight = r * (gw - _mean(gw, r) - x * _mean(gw * x, r))
     return straight + (g_mean - x * r * r * g_rstd) / _count(x, r)
 
 
 def _mean(t: Tensor, like: Tensor) -> Tensor:
-    """The mean over the numbers that are normalised together, in the shape of ``like``."""
+    """The mean over the numbers that are normalised together; ``like`` has one of each."""
     return t.sum_to_size(like.shape) / _count(t, like)
 
 
@@ -328,7 +328,7 @@ def _count(t: Tensor, like: Tensor) -> int:
     return max(t.numel() // max(like.numel(), 1), 1)
 
 
-def _channels(t: Tensor, input: Tensor) -> Tensor:
+def _per_channel(t: Tensor, input: Tensor) -> Tensor:
     """One number a channel, to broadcast against ``input``."""
     return t.reshape(1, -1, *[1] * (input.dim() - 2))
 
@@ -337,19 +337,19 @@ def _repeated(running: Tensor, channels: int) -> Tensor:
     return running if len(running) == channels else running.repeat(channels // len(running))
 
 
-def _over_channels(t: Tensor) -> Tensor:
+def _sum_per_channel(t: Tensor) -> Tensor:
     """Σ over the examples and positions, for each channel."""
     return t.sum((0, *range(2, t.dim())))
 
 
 def _grouped(t: Tensor, like: Tensor) -> Tensor:
-    """The numbers of each group of each example in one row; ``like`` has one for each."""
+    """The numbers of each group of each example in one row; ``like`` has one number a group."""
     groups = like.shape[1]
     return t.reshape(*like.shape, math.prod(t.shape[1:]) // max(groups, 1))
 
 
 def dense(input: Tensor) -> Tensor:
-    """Without gaps, in the order of memory that torch's group_norm would choose."""
+    """``input`` in contiguous memory: channels last if torch's group_norm would choose that."""
     if input.is_contiguous():
         return input
     if input.device.type == "cpu" and input.dim() in (4, 5) and input.stride(1) == 1:
@@ -358,7 +358,7 @@ def dense(input: Tensor) -> Tensor:
 
 
 def _mean_of_neighbours(t: Tensor, before: int, after: int) -> Tensor:
-    """The mean over each channel, so many before it and so many after it; 0 where there is none."""
+    """The mean over ``before`` + 1 + ``after`` neighbouring channels; a missing one counts as 0."""
     padded = F.pad(t.reshape(t.shape[0], 1, t.shape[1], -1), (0, 0, before, after))
     size = before + after + 1
     return F.avg_pool2d(padded, (size, 1), stride=1).reshape(t.shape)
@@ -373,7 +373,7 @@ def _slope_of_norm(y: Tensor, norm: Tensor, p: float) -> Tensor:
     if p == 0:  # the number of entries that are not 0
         return torch.zeros_like(y)
     size = y.abs()
-    if math.isinf(p):  # shared by those that are as large as the largest
+    if math.isinf(p):  # equals share the gradient
         largest = (size == 1).to(y.dtype)
         return y.sign() * largest / largest.sum_to_size(norm.shape)
     return y.sign() * size.pow(p - 1).masked_fill(y == 0, 0)

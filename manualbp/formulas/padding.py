@@ -51,10 +51,10 @@ class PadFromWithin(Formula):
 
 
 def _folded_back(g: Tensor, axis: int, before: int, after: int, mode: str) -> Tensor:
-    """Each entry of the margins of an axis added to that within, of which it is a copy."""
+    """Each entry of the margins of an axis, added to the entry that it copied."""
     n = g.shape[axis] - before - after
     left, right = g.narrow(axis, 0, before), g.narrow(axis, before + n, after)
-    if mode == "reflect":  # not the edge itself
+    if mode == "reflect":  # the edge itself is not repeated
         places = (1, n - 1 - after)
         left, right = left.flip(axis), right.flip(axis)
     elif mode == "replicate":
@@ -67,6 +67,6 @@ def _folded_back(g: Tensor, axis: int, before: int, after: int, mode: str) -> Te
 
 
 def _placed(margin: Tensor, axis: int, place: int, n: int) -> Tensor:
-    """``margin`` at a place of an axis of n entries, and 0 elsewhere."""
+    """``margin`` at index ``place`` of an axis of n entries, and 0 elsewhere."""
     behind = n - place - margin.shape[axis]
     return F.pad(margin, [0, 0] * (margin.dim() - 1 - axis) + [place, behind])

@@ -56,7 +56,7 @@ class MaxPool(Formula):
         ceil_mode: bool,
         shape: Shape,
     ) -> tuple[Tensor, Tensor]:
-        pool = _of_axes(
+        pool = _for_axes(
             shape, F.max_pool1d_with_indices, F.max_pool2d_with_indices, F.max_pool3d_with_indices
         )
         output, indices = pool(input, kernel_size, stride, padding, dilation, ceil_mode)
@@ -64,7 +64,7 @@ class MaxPool(Formula):
 
     @staticmethod
     def grad_input(g_output: Tensor, indices: Tensor, shape: Shape) -> Tensor:
-        return _to_the_greatest(g_output, indices, shape)
+        return _scattered(g_output, indices, shape)
 
 
 class AdaptiveMaxPool(Formula):
@@ -77,7 +77,7 @@ class AdaptiveMaxPool(Formula):
 
     @staticmethod
     def forward(input: Tensor, output_size: Asked, shape: Shape) -> tuple[Tensor, Tensor]:
-        pool = _of_axes(
+        pool = _for_axes(
             shape,
             F.adaptive_max_pool1d_with_indices,
             F.adaptive_max_pool2d_with_indices,
@@ -88,7 +88,7 @@ class AdaptiveMaxPool(Formula):
 
     @staticmethod
     def grad_input(g_output: Tensor, indices: Tensor, shape: Shape) -> Tensor:
-        return _to_the_greatest(g_output, indices, shape)
+        return _scattered(g_output, indices, shape)
 
 
 class FractionalMaxPool(Formula):
@@ -110,7 +110,7 @@ class FractionalMaxPool(Formula):
 
     @staticmethod
     def grad_input(g_output: Tensor, indices: Tensor, shape: Shape) -> Tensor:
-        return _to_the_greatest(g_output, indices, shape)
+        return _scattered(g_output, indices, shape)
 
 
 class MaxUnpool(Formula):
@@ -154,9 +154,9 @@ class AvgPool(Formula):
         divisor_override: int | None,
         shape: Shape,
     ) -> Tensor:
-        pool = _of_axes(shape, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
+        pool = _for_axes(shape, F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)
         step = step_of(kernel_size, stride)
-        # One axis knows no divisor.
+        # torch's function for one axis has no divisor_override.
         divisor = () if divisor_override is None else (divisor_override,)
         options = (ceil_mode, count_include_pad, *divisor)
         return owned(pool(input, kernel_size, step, padding, *options))
@@ -173,7 +173,7 @@ class AvgPool(Formula):
         shape: Shape,
     ) -> Tensor:
         options = (ceil_mode, count_include_pad, divisor_override)
-        return _shared_out(g, kernel_size, stride, padding, *options, shape)
+        return _avg_pool_transpose(g, kernel_size, stride, padding, *options, shape)
 
 
 class AdaptiveAvgPool(Formula):
@@ -184,21 +184,21 @@ class AdaptiveAvgPool(Formula):
 
     @staticmethod
     def forward(input: Tensor, output_size: Asked, shape: Shape) -> Tensor:
-        pool = _of_axes(shape, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
+        pool = _for_axes(shape, F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d)
         return owned(pool(input, output_size))
 
     @staticmethod
     def grad_input(g: Tensor, shape: Shape) -> Tensor:
         sizes = g.shape[-len(shape) :]
         if all(n % size == 0 for n, size in zip(shape, sizes, strict=True)):
-            return _repeated(g / (math.prod(shape) // math.prod(sizes)), shape)
+            return _expanded(g / (math.prod(shape) // math.prod(sizes)), shape)
 
         def weights(axis: int, start: int, stop: int) -> tuple[slice, Tensor]:
             size, out = shape[axis], sizes[axis]
             reached = slice(start * out // size, -(-stop * out // size))
             window = torch.arange(reached.start, reached.stop, device=g.device)
             first, end = window * size // out, -(-(window + 1) * size // out)
-            inside = _inside(start, stop, first, end)
+            inside = _window_contains(start, stop, first, end)
             return reached, inside.to(g.dtype) / (end - first)
 
         return along_every_axis(g, weights, shape)
@@ -219,10 +219,10 @@ class LPPool(Formula):
         ceil_mode: bool,
         shape: Shape,
     ) -> Tensor:
-        pool = _of_axes(shape, F.lp_pool1d, F.lp_pool2d, F.lp_pool3d)
+        pool = _for_axes(shape, F.lp_pool1d, F.lp_pool2d, F.lp_pool3d)
         return pool(input, norm_type, kernel_size, stride, ceil_mode)
 
-    #: a again: the caller may have written over the output
+    #: a, computed again, because the caller may have written into the output
     pooled = forward
 
     @staticmethod
@@ -238,19 +238,19 @@ class LPPool(Formula):
     ) -> Tensor:
         zero = pooled == 0
         each = (g * pooled.masked_fill(zero, 1).pow(1 - norm_type)).masked_fill(zero, 0)
-        # A sum is an average times the size of the window, also of one that sticks out.
+        # A sum is an average times the size of the window, also for a window beyond the edge.
         each = each * math.prod(each_axis(kernel_size, len(shape)))
-        sums = _shared_out(each, kernel_size, stride, 0, ceil_mode, True, None, shape)
+        sums = _avg_pool_transpose(each, kernel_size, stride, 0, ceil_mode, True, None, shape)
         return input.pow(norm_type - 1) * sums
 
 
-def _of_axes(shape: Shape, *functions: Any) -> Any:
-    """Of torch's three functions the one for as many axes."""
+def _for_axes(shape: Shape, *functions: Any) -> Any:
+    """Of three functions, the one for as many axes as ``shape`` has."""
     return functions[len(shape) - 1]
 
 
 def each_axis(value: Each, axes: int) -> tuple[int, ...]:
-    """One number for each of so many axes."""
+    """``value`` as one number for each axis."""
     if isinstance(value, int):
         return (value,) * axes
     value = tuple(value)
@@ -262,8 +262,8 @@ def step_of(kernel_size: Each, stride: Each | None) -> Each:
     return kernel_size if stride in (None, (), []) else stride
 
 
-def _to_the_greatest(g: Tensor, indices: Tensor, shape: Shape) -> Tensor:
-    """Each g at its index in the plane that the last axes are."""
+def _scattered(g: Tensor, indices: Tensor, shape: Shape) -> Tensor:
+    """Zeros of ``shape`` in the last axes, with each g added at its index in their plane."""
     axes = len(shape)
     planes = g.shape[:-axes]
     plane = g.new_zeros((*planes, math.prod(shape)))
@@ -271,7 +271,7 @@ def _to_the_greatest(g: Tensor, indices: Tensor, shape: Shape) -> Tensor:
     return plane.reshape(*planes, *shape)
 
 
-def _shared_out(
+def _avg_pool_transpose(
     g: Tensor,
     kernel_size: Each,
     stride: Each | None,
@@ -281,14 +281,14 @@ def _shared_out(
     divisor: int | None,
     shape: Shape,
 ) -> Tensor:
-    """The transpose of average pooling: each g in equal shares to all numbers of its window."""
+    """The transpose of average pooling: each g is shared equally among its window."""
     axes = len(shape)
     if axes == 1:
         window = (kernel_size, step_of(kernel_size, stride), padding)
         kernel, step, pad = (each_axis(value, 1) for value in window)
         options = (ceil_mode, count_include_pad, divisor, (1, *shape))
         g = g.unsqueeze(-2)
-        return _shared_out(g, (1, *kernel), (1, *step), (0, *pad), *options).squeeze(-2)
+        return _avg_pool_transpose(g, (1, *kernel), (1, *step), (0, *pad), *options).squeeze(-2)
     kernel, pad = each_axis(kernel_size, axes), each_axis(padding, axes)
     step = each_axis(step_of(kernel, stride), axes)
     if divisor is None:
@@ -298,9 +298,11 @@ def _shared_out(
             first = torch.arange(g.shape[axis - axes], device=g.device) * s - p
             width = (first + k).clamp(max=size + edge) - first.clamp(min=-edge)
             g = g / width.reshape(-1, *[1] * (axes - 1 - axis))
-    # A number's windows are those whose first number is at most k − 1 before it.
+    # A number belongs to the windows that begin at most k − 1 before it.
     for size, k, s, p in zip(shape, kernel, step, pad, strict=True):
-        g = g.movedim(-axes, -1)  # the foremost goes to the end; at last they are in order again
+        g = g.movedim(
+            -axes, -1
+        )  # the first axis becomes the last; after all axes the order is restored
         apart = F.pad(g.unsqueeze(-1), (0, s - 1)).reshape(*g.shape[:-1], g.shape[-1] * s)
         before = k - 1 - p
         g = F.pad(apart, (before, size + k - 1 - before - apart.shape[-1]))
@@ -308,14 +310,14 @@ def _shared_out(
     return pool(g, kernel, 1, divisor_override=1) / divisor
 
 
-def _inside(start: int, stop: int, first: Tensor, end: Tensor) -> Tensor:
-    """A row for each number from start to stop: in which windows, first to end, it is."""
+def _window_contains(start: int, stop: int, first: Tensor, end: Tensor) -> Tensor:
+    """A row for each number from start to stop: whether each window, first to end, has it."""
     number = torch.arange(start, stop, device=first.device).unsqueeze(1)
     return (number >= first) & (number < end)
 
 
-def _repeated(g: Tensor, shape: Shape) -> Tensor:
-    """Each number as often, along each of the last axes, as fills the shape."""
+def _expanded(g: Tensor, shape: Shape) -> Tensor:
+    """Each number repeated along each of the last axes, to fill ``shape``."""
     planes, sizes = g.shape[: -len(shape)], g.shape[-len(shape) :]
     apart = [n for size in sizes for n in (size, 1)]
     stretched = [n for size, whole in zip(sizes, shape, strict=True) for n in (size, whole // size)]
@@ -323,7 +325,7 @@ def _repeated(g: Tensor, shape: Shape) -> Tensor:
 
 
 def as_one_axis(tensor: Tensor, axes: int) -> Tensor:
-    """The last axes as one: a ``flatten`` that torch can map over, and that takes empty batches."""
+    """The last axes as one. Unlike ``flatten`` it works under vmap, and for empty batches."""
     return tensor.reshape(*tensor.shape[:-axes], math.prod(tensor.shape[-axes:]))
 
 
@@ -334,23 +336,23 @@ def owned(output: Tensor) -> Tensor:
     return torch.ops.aten._unsafe_view(output, output.shape)
 
 
-#: numbers along an axis that share a matrix: of a whole long axis it would be large, and empty
+#: numbers along an axis that share a matrix; one for a long axis would be large, and mostly 0
 BLOCK = 128
 
 Weights = Callable[[int, int, int], tuple[slice, Tensor]]
 
 
 def along_every_axis(g: Tensor, weights: Weights, shape: Shape) -> Tensor:
-    """W₁ᵀ g W₂: along each of the last axes the transpose of what a linear map does along it.
+    """W₁ᵀ g W₂: along each of the last axes, the transpose of a linear map.
 
-    ``weights(axis, start, stop)`` says where along that axis the numbers from start to stop of the
-    input have reached the output, and by which weights: the part of Wᵀ that is not zero.
+    ``weights(axis, start, stop)`` returns rows start to stop of Wᵀ along that axis, without columns
+    of zeros, and the slice of the output that the remaining columns stand for.
     """
     if autocasts(g):
         with torch.autocast(g.device.type, enabled=False):
             return along_every_axis(g, weights, shape)
     for axis, size in enumerate(shape):
-        # The foremost goes to the end; when all have gone they are in their order again.
+        # The first axis becomes the last; after all axes the order is restored.
         g = g.movedim(-len(shape), -1)
         parts = []
         for start in range(0, size, BLOCK):

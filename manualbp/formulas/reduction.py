@@ -34,8 +34,8 @@ __all__ = [
 Dim = int | tuple[int, ...] | None
 
 
-def _aligned(a: Tensor, dim: Dim, keepdim: bool, shape: Size) -> Tensor:
-    """What a reduction gave, with its axes back as ones, to broadcast against its argument."""
+def _with_axes(a: Tensor, dim: Dim, keepdim: bool, shape: Size) -> Tensor:
+    """The value of a reduction with its axes restored, of length 1, to broadcast."""
     if keepdim or not shape or dim is None:
         return a
     if isinstance(dim, int):
@@ -63,7 +63,7 @@ class Sum(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, dim: Dim, keepdim: bool, shape: Size) -> Tensor:
-        return _aligned(g, dim, keepdim, shape).expand(shape)
+        return _with_axes(g, dim, keepdim, shape).expand(shape)
 
 
 class Mean(Formula):
@@ -82,7 +82,7 @@ class Mean(Formula):
     @staticmethod
     def grad_input(g: Tensor, dim: Dim, keepdim: bool, shape: Size) -> Tensor:
         share = g / max(math.prod(shape) // max(g.numel(), 1), 1)
-        return _aligned(share, dim, keepdim, shape).expand(shape)
+        return _with_axes(share, dim, keepdim, shape).expand(shape)
 
 
 class NanSum(Formula):
@@ -97,7 +97,7 @@ class NanSum(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, dim: Dim, keepdim: bool) -> Tensor:
-        return _aligned(g, dim, keepdim, input.shape) * ~input.isnan()
+        return _with_axes(g, dim, keepdim, input.shape) * ~input.isnan()
 
 
 class LogSumExp(Formula):
@@ -114,8 +114,8 @@ class LogSumExp(Formula):
     def grad_input(
         g: Tensor, input: Tensor, output: Tensor, dim: int | tuple[int, ...], keepdim: bool
     ) -> Tensor:
-        a = _aligned(output, dim, keepdim, input.shape)
-        return _aligned(g, dim, keepdim, input.shape) * (input - a).exp()
+        a = _with_axes(output, dim, keepdim, input.shape)
+        return _with_axes(g, dim, keepdim, input.shape) * (input - a).exp()
 
 
 class Cumsum(Formula):
@@ -150,11 +150,11 @@ class Prod(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, dim: int | None, keepdim: bool) -> Tensor:
-        # Of those before and those after, not a / x: any of them may be 0.
+        # The product of those before and after x, not a / x, because x may be 0.
         x = input.flatten() if dim is None else input
         axis = 0 if dim is None else dim
-        others = _before(x, axis) * _before(x.flip(axis), axis).flip(axis)
-        return _aligned(g, dim, keepdim, input.shape) * others.reshape(input.shape)
+        others = _product_before(x, axis) * _product_before(x.flip(axis), axis).flip(axis)
+        return _with_axes(g, dim, keepdim, input.shape) * others.reshape(input.shape)
 
 
 class Cumprod(Formula):
@@ -171,27 +171,27 @@ class Cumprod(Formula):
     def grad_input(g: Tensor, input: Tensor, dim: int) -> Tensor:
         if not input.dim():
             return g
-        # What is before xᵢ times rᵢ = gᵢ + xᵢ₊₁ rᵢ₊₁, never g a / x: any x may be 0. The
-        # recurrence spans 1, 2, 4, … places at a time, x their product.
+        # The product before xᵢ times rᵢ = gᵢ + xᵢ₊₁ rᵢ₊₁, not g a / x, because x may be 0. Each
+        # round of the loop doubles the span of the recurrence; x is the product over a span.
         r, n = g.movedim(dim, -1), input.shape[dim]
-        x, span = _later(input.movedim(dim, -1), 1), 1
+        x, span = _shifted(input.movedim(dim, -1), 1), 1
         while span < n:
-            r = r + x * _later(r, span)
-            x = x * _later(x, span)
+            r = r + x * _shifted(r, span)
+            x = x * _shifted(x, span)
             span *= 2
-        return _before(input, dim) * r.movedim(-1, dim)
+        return _product_before(input, dim) * r.movedim(-1, dim)
 
 
-def _before(x: Tensor, dim: int) -> Tensor:
-    """The product of what comes before each x along an axis."""
+def _product_before(x: Tensor, dim: int) -> Tensor:
+    """The product of all x before each x along an axis."""
     if not x.dim():
         return torch.ones_like(x)
     ones = torch.ones_like(x.narrow(dim, 0, min(1, x.shape[dim])))
     return torch.cat([ones, x.narrow(dim, 0, max(x.shape[dim] - 1, 0))], dim).cumprod(dim)
 
 
-def _later(x: Tensor, places: int) -> Tensor:
-    """What comes so many places later along the last axis, 0 at the end."""
+def _shifted(x: Tensor, places: int) -> Tensor:
+    """x shifted to the left by ``places`` along the last axis, with 0 at the end."""
     return torch.nn.functional.pad(x[..., places:], (0, min(places, x.shape[-1])))
 
 
@@ -216,7 +216,7 @@ class Var(Formula):
         correction: float,
         keepdim: bool,
     ) -> Tensor:
-        return _spread(2 * g, input, dim, correction, keepdim)
+        return _deviation(2 * g, input, dim, correction, keepdim)
 
 
 class Std(Formula):
@@ -239,15 +239,15 @@ class Std(Formula):
         keepdim: bool,
     ) -> Tensor:
         share = (g / output).masked_fill(output == 0, 0)
-        return _spread(share, input, dim, correction, keepdim)
+        return _deviation(share, input, dim, correction, keepdim)
 
 
-def _spread(share: Tensor, input: Tensor, dim: Dim, correction: float, keepdim: bool) -> Tensor:
+def _deviation(share: Tensor, input: Tensor, dim: Dim, correction: float, keepdim: bool) -> Tensor:
     """share (x − m) / (n − c)."""
     mean = torch.mean(input, dim, keepdim=True)
     left = max(input.numel() // max(share.numel(), 1) - correction, 0)
     each = share / left if left else share * math.inf
-    return _aligned(each, dim, keepdim, input.shape) * (input - mean)
+    return _with_axes(each, dim, keepdim, input.shape) * (input - mean)
 
 
 class Norm(Formula):
@@ -269,8 +269,8 @@ class Norm(Formula):
         dim: Dim,
         keepdim: bool,
     ) -> Tensor:
-        a = _aligned(output, dim, keepdim, input.shape)
-        return _reaching(_aligned(g, dim, keepdim, input.shape), a, p) * _direction(
+        a = _with_axes(output, dim, keepdim, input.shape)
+        return _masked_at_norm_0(_with_axes(g, dim, keepdim, input.shape), a, p) * _slope_of_norm(
             input, a, p, dim
         )
 
@@ -290,23 +290,23 @@ class Dist(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, other: Tensor, output: Tensor, p: float) -> Tensor:
-        return _reaching(g, output, p) * _direction(input - other, output, p, None)
+        return _masked_at_norm_0(g, output, p) * _slope_of_norm(input - other, output, p, None)
 
     @staticmethod
     def grad_other(g: Tensor, grad_input: Tensor) -> Tensor:
         return -grad_input
 
 
-def _reaching(g: Tensor, a: Tensor, p: float) -> Tensor:
-    """g, of which nothing passes where the norm a is 0: 1 / a has an infinite slope there.
+def _masked_at_norm_0(g: Tensor, a: Tensor, p: float) -> Tensor:
+    """g, but 0 where the norm a is 0, because the second derivative is not finite there.
 
-    For p ≤ 1 and p = 2 it is the direction that is 0, as torch has it.
+    For p ≤ 1 and p = 2 the slope of the norm is 0 there instead, as in torch.
     """
     return g if p <= 1 or p == 2 or math.isinf(p) else g.masked_fill(a == 0, 0)
 
 
-def _direction(x: Tensor, a: Tensor, p: float, dim: Dim) -> Tensor:
-    """The slope of the norm a of x."""
+def _slope_of_norm(x: Tensor, a: Tensor, p: float, dim: Dim) -> Tensor:
+    """∂a/∂x, where a is the norm of x."""
     if p == 0:
         return torch.zeros_like(x)
     if p == 1:
@@ -314,11 +314,11 @@ def _direction(x: Tensor, a: Tensor, p: float, dim: Dim) -> Tensor:
     if p == 2:
         return (x / a.masked_fill(a == 0, 1)).masked_fill(a == 0, 0)
     size = x.abs()
-    if math.isinf(p):  # among those of the largest size in equal parts
+    if math.isinf(p):  # equals share the gradient
         largest = (size == a) | (size.isnan() & a.isnan())
         return x.sign() * largest / largest.sum(dim, keepdim=True)
     scaled = size / a.masked_fill(a == 0, 1)
-    # The power of 0 has no slope for p < 1, where its factor sign x is 0.
+    # For p < 1 a power of 0 is ∞, and times sign x = 0 it would be nan.
     slope = x.sign() * scaled.masked_fill(size == 0, 1).pow(p - 1)
     return slope if p > 0 else slope.masked_fill(a == 0, 0)
 
@@ -348,8 +348,8 @@ class Amax(Formula):
         dim: Dim,
         keepdim: bool,
     ) -> Tensor:
-        largest = input == _aligned(output, dim, keepdim, input.shape)
-        return _in_equal_parts(_aligned(g, dim, keepdim, input.shape), largest, dim)
+        largest = input == _with_axes(output, dim, keepdim, input.shape)
+        return _in_equal_parts(_with_axes(g, dim, keepdim, input.shape), largest, dim)
 
 
 class Amin(Amax):
@@ -399,6 +399,6 @@ class PickAlong(Formula):
     def grad_input(
         g_values: Tensor, indices: Tensor, dim: int, keepdim: bool, shape: Size
     ) -> Tensor:
-        g = _aligned(g_values, dim, keepdim, shape)
+        g = _with_axes(g_values, dim, keepdim, shape)
         zeros = g.new_zeros(()).expand(shape)
-        return zeros.scatter(dim, _aligned(indices, dim, keepdim, shape), g)
+        return zeros.scatter(dim, _with_axes(indices, dim, keepdim, shape), g)

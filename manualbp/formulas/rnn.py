@@ -88,13 +88,13 @@ class RNN(_Recurrent):
         nonlinearity: str,
     ) -> tuple[Tensor, Tensor]:
         act = {"tanh": torch.tanh, "relu": torch.relu}[nonlinearity]
-        states, output = _Relay(hx), []
+        states, output = _SequenceState(hx), []
         z = F.linear(input, weight_ih, _sum(bias_ih, bias_hh))
         for (z_t,) in _steps(batch_sizes, reverse, z):
-            h = states.hand_over(z_t)
-            states.now = h = act(z_t + h @ weight_hh.t())
+            h = states.at_step(z_t)
+            states.current = h = act(z_t + h @ weight_hh.t())
             output.append(h)
-        return _joined(output, reverse), states.end()
+        return _cat_steps(output, reverse), states.end()
 
     @staticmethod
     def back_in_time(
@@ -109,19 +109,19 @@ class RNN(_Recurrent):
         """δ of every step, twice, and ∂C/∂h₀."""
         tanh = nonlinearity == "tanh"
         slope = _tanh_slope(output) if tanh else output <= 0
-        states, delta = _Relay(g_h_n), []
+        states, delta = _SequenceState(g_h_n), []
         for g_t, slope_t in _steps(batch_sizes, not reverse, g_output, slope):
-            d = g_t + states.hand_over(g_t)
+            d = g_t + states.at_step(g_t)
             d = d * slope_t if tanh else d.masked_fill(slope_t, 0)
-            states.now = d @ weight_hh
+            states.current = d @ weight_hh
             delta.append(d)
-        every = _joined(delta, not reverse)
+        every = _cat_steps(delta, not reverse)
         return every, every, states.end()
 
     @staticmethod
     def before(hx: Tensor, output: Tensor, batch_sizes: tuple[int, ...], reverse: bool) -> Tensor:
         """hₜ₋₁ of every step."""
-        return _before(hx, output, batch_sizes, reverse)
+        return _previous_states(hx, output, batch_sizes, reverse)
 
     @staticmethod
     def grad_hx(back_in_time: tuple[Tensor, ...]) -> Tensor:
@@ -151,20 +151,20 @@ class LSTM(_Recurrent):
         batch_sizes: tuple[int, ...],
         reverse: bool,
     ) -> tuple[Tensor, ...]:
-        states, memories = _Relay(hx), _Relay(cx)
+        states, memories = _SequenceState(hx), _SequenceState(cx)
         output, gates, cells = [], [], []
         z = F.linear(input, weight_ih, _sum(bias_ih, bias_hh))
         for (z_t,) in _steps(batch_sizes, reverse, z):
-            h, c = states.hand_over(z_t), memories.hand_over(z_t)
+            h, c = states.at_step(z_t), memories.at_step(z_t)
             i, f, g, o = (z_t + h @ weight_hh.t()).chunk(4, 1)
             i, f, g, o = i.sigmoid(), f.sigmoid(), g.tanh(), o.sigmoid()
-            memories.now = c = f * c + i * g
+            memories.current = c = f * c + i * g
             a = o * c.tanh()
-            states.now = h = a if weight_hr is None else a @ weight_hr.t()
+            states.current = h = a if weight_hr is None else a @ weight_hr.t()
             output.append(h)
             gates.append(torch.cat([i, f, g, o], 1))
             cells.append(c)
-        every = (_joined(steps, reverse) for steps in (output, gates, cells))
+        every = (_cat_steps(steps, reverse) for steps in (output, gates, cells))
         return next(every), states.end(), memories.end(), *every
 
     @staticmethod
@@ -183,26 +183,25 @@ class LSTM(_Recurrent):
         reverse: bool,
     ) -> tuple[Tensor, ...]:
         """δ of every step, twice, ∂C/∂h₀, ∂C/∂c₀, and ∂C/∂hₜ of every step."""
-        # What each number does to the next is known at once for all steps; only the gradients
-        # have to wait for one another.
+        # The slopes of all steps are computed at once; only the gradients need a loop.
         i, f, g, o = gates.chunk(4, 1)
         a = cells.tanh()
         slope = torch.cat([i * (1 - i), f * (1 - f), _tanh_slope(g), o * (1 - o)], 1)
-        reach = slope * torch.cat([g, _before(cx, cells, batch_sizes, reverse), i, a], 1)
+        reach = slope * torch.cat([g, _previous_states(cx, cells, batch_sizes, reverse), i, a], 1)
         known = (g_output, g_cells, g_gates * slope, o * _tanh_slope(a), reach, f)
-        states, memories = _Relay(g_h_n), _Relay(g_c_n)
+        states, memories = _SequenceState(g_h_n), _SequenceState(g_c_n)
         delta, above = [], []
         for g_h, g_c, d, to_cell, to_gates, f_t in _steps(batch_sizes, not reverse, *known):
-            h = g_h + states.hand_over(g_h)
+            h = g_h + states.at_step(g_h)
             above.append(h)
             h = h if weight_hr is None else h @ weight_hr
-            c = g_c + memories.hand_over(g_c) + h * to_cell
+            c = g_c + memories.at_step(g_c) + h * to_cell
             d = d + torch.cat([c, c, c, h], 1) * to_gates
-            states.now, memories.now = d @ weight_hh, c * f_t
+            states.current, memories.current = d @ weight_hh, c * f_t
             delta.append(d)
-        every = _joined(delta, not reverse)
+        every = _cat_steps(delta, not reverse)
         ends = (states.end(), memories.end())
-        return every, every, *ends, *([] if weight_hr is None else [_joined(above, not reverse)])
+        return every, every, *ends, *([] if weight_hr is None else [_cat_steps(above, not reverse)])
 
     @staticmethod
     def thought(gates: Tensor, cells: Tensor) -> Tensor:
@@ -217,9 +216,9 @@ class LSTM(_Recurrent):
         batch_sizes: tuple[int, ...],
         reverse: bool,
     ) -> Tensor:
-        # h is found again from the gates and the cells, and so need not be kept.
+        # h is computed again from the gates and the cells, and not saved.
         h = thought if weight_hr is None else F.linear(thought, weight_hr)
-        return _before(hx, h, batch_sizes, reverse)
+        return _previous_states(hx, h, batch_sizes, reverse)
 
     @staticmethod
     def grad_hx(back_in_time: tuple[Tensor, ...]) -> Tensor:
@@ -253,20 +252,20 @@ class GRU(_Recurrent):
         batch_sizes: tuple[int, ...],
         reverse: bool,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        states, output, gates = _Relay(hx), [], []
+        states, output, gates = _SequenceState(hx), [], []
         z = F.linear(input, weight_ih, bias_ih)
         two = 2 * weight_hh.shape[1]
         for (z_t,) in _steps(batch_sizes, reverse, z):
-            h = states.hand_over(z_t)
+            h = states.at_step(z_t)
             m = F.linear(h, weight_hh, bias_hh)
             r, u = (z_t[:, :two] + m[:, :two]).sigmoid().chunk(2, 1)
             m = m[:, two:]
             n = (z_t[:, two:] + r * m).tanh()
             d = h - n
-            states.now = h = n + u * d
+            states.current = h = n + u * d
             output.append(h)
             gates.append(torch.cat([r, u, n, m, d], 1))
-        return _joined(output, reverse), states.end(), _joined(gates, reverse)
+        return _cat_steps(output, reverse), states.end(), _cat_steps(gates, reverse)
 
     @staticmethod
     def back_in_time(
@@ -291,21 +290,21 @@ class GRU(_Recurrent):
             g_d,
             u,
         )
-        states, delta_n, echo = _Relay(g_h_n), [], []
+        states, delta_n, echo = _SequenceState(g_h_n), [], []
         for g_h, g_n, to_n, g_m, to_m, g_d, u_t in _steps(batch_sizes, not reverse, *known):
-            h = g_h + states.hand_over(g_h)
+            h = g_h + states.at_step(g_h)
             n = g_n + h * to_n
             m = g_m + torch.cat([n, h, n], 1) * to_m
-            states.now = g_d + h * u_t + m @ weight_hh
+            states.current = g_d + h * u_t + m @ weight_hh
             delta_n.append(n)
             echo.append(m)
-        of_m = _joined(echo, not reverse)
-        of_n = _joined(delta_n, not reverse)
+        of_m = _cat_steps(echo, not reverse)
+        of_n = _cat_steps(delta_n, not reverse)
         return torch.cat([of_m[:, : -of_n.shape[1]], of_n], 1), of_m, states.end()
 
     @staticmethod
     def before(gates: Tensor) -> Tensor:
-        # h is found again from d and n, and so need not be kept.
+        # h is computed again from d and n, and not saved.
         _, _, n, _, d = gates.chunk(5, 1)
         return n + d
 
@@ -314,29 +313,29 @@ class GRU(_Recurrent):
         return back_in_time[2]
 
 
-class _Relay:
-    """A state that steps hand on, row by row, as sequences begin and end."""
+class _SequenceState:
+    """The state that one step passes to the next, with a row for each sequence still running."""
 
     def __init__(self, start: Tensor) -> None:
         self.start = start
-        #: what the last step left
-        self.now = start[:0]
+        #: the state after the last step
+        self.current = start[:0]
         self.ended: list[Tensor] = []
 
-    def hand_over(self, step: Tensor) -> Tensor:
-        """The state from which ``step`` starts, which has one row a sequence."""
-        have, want = self.now.shape[0], step.shape[0]
+    def at_step(self, step: Tensor) -> Tensor:
+        """The state before a step, of which ``step`` has one row a sequence."""
+        have, want = self.current.shape[0], step.shape[0]
         if have == want:
-            return self.now
+            return self.current
         if have > want:
-            self.ended.append(self.now[want:])
-            return self.now[:want]
+            self.ended.append(self.current[want:])
+            return self.current[:want]
         begin = self.start[have:want]
-        return torch.cat([self.now, begin]) if have else begin
+        return torch.cat([self.current, begin]) if have else begin
 
     def end(self) -> Tensor:
         """The state in which each sequence ended."""
-        return torch.cat([self.now, *reversed(self.ended)]) if self.ended else self.now
+        return torch.cat([self.current, *reversed(self.ended)]) if self.ended else self.current
 
 
 def _steps(
@@ -347,24 +346,26 @@ def _steps(
     return reversed(list(parts)) if reverse else parts
 
 
-def _joined(steps: list[Tensor], reverse: bool) -> Tensor:
+def _cat_steps(steps: list[Tensor], reverse: bool) -> Tensor:
     return torch.cat(steps[::-1] if reverse else steps)
 
 
-def _before(start: Tensor, states: Tensor, batch_sizes: tuple[int, ...], reverse: bool) -> Tensor:
-    """What each step started from, where ``states`` is what they left."""
+def _previous_states(
+    start: Tensor, states: Tensor, batch_sizes: tuple[int, ...], reverse: bool
+) -> Tensor:
+    """The state before each step, where ``states`` are those after it."""
     batch = batch_sizes[0]
-    if batch_sizes[-1] == batch:  # no sequence ends before the others: what they left, a step later
+    if batch_sizes[-1] == batch:  # all sequences have one length: the states, shifted by a step
         return torch.cat([states[batch:], start] if reverse else [start, states[:-batch]])
-    relay, found = _Relay(start), []
+    state_of, found = _SequenceState(start), []
     for (state,) in _steps(batch_sizes, reverse, states):
-        found.append(relay.hand_over(state))
-        relay.now = state
-    return _joined(found, reverse)
+        found.append(state_of.at_step(state))
+        state_of.current = state
+    return _cat_steps(found, reverse)
 
 
 def _tanh_slope(a: Tensor) -> Tensor:
-    """1 − a², without the cancellation that rounds away a saturated unit's in few bits."""
+    """1 − a², without the cancellation that loses digits where |a| is nearly 1."""
     return (1 - a) * (1 + a)
 
 

@@ -34,7 +34,7 @@ __all__ = [
 
 
 class _Move(Formula):
-    """Numbers as they came, which need no more than their own precision."""
+    """A formula that only moves numbers, and so needs no higher precision."""
 
     opmath = False
 
@@ -127,9 +127,9 @@ class Tile(_Move):
 
     @staticmethod
     def grad_input(g: Tensor, repeats: tuple[int, ...], shape: Size) -> Tensor:
-        # In front of every axis of z the axis of its copies, which is summed over.
+        # Each axis of a is split into one of copies, which is summed over, and one of z.
         sizes = (*[1] * (len(repeats) - len(shape)), *shape)
-        times = (max(n, 0) for n in repeats)  # torch takes −1 times nothing for nothing
+        times = (max(n, 0) for n in repeats)  # torch accepts −1 if the result is empty
         apart = g.reshape([n for pair in zip(times, sizes, strict=True) for n in pair])
         return apart.sum(list(range(0, 2 * len(sizes), 2))).reshape(shape) if sizes else g
 
@@ -206,7 +206,7 @@ class Index(_Move):
         k: Tensor | None,
         l: Tensor | None,  # noqa: E741
     ) -> Tensor:
-        return torch.ops.aten.index(input, _in_places(places, i, j, k, l))
+        return torch.ops.aten.index(input, _index_list(places, i, j, k, l))
 
     @staticmethod
     def grad_input(
@@ -218,19 +218,19 @@ class Index(_Move):
         k: Tensor | None,
         l: Tensor | None,  # noqa: E741
     ) -> Tensor:
-        at = _in_places(places, i, j, k, l)
+        at = _index_list(places, i, j, k, l)
         return torch.ops.aten.index_put(_zeros(g, shape), at, g, accumulate=True)
 
 
 def _zeros(g: Tensor, shape: Size) -> Tensor:
-    """Zeros to add to or put into: one number, for what does so copies them in any case."""
+    """Zeros, expanded from one number, because the operations that write into them copy them."""
     return g.new_zeros(()).expand(shape)
 
 
-def _in_places(places: tuple[int, ...], *indices: Tensor | None) -> list[Tensor | None]:
+def _index_list(places: tuple[int, ...], *indices: Tensor | None) -> list[Tensor | None]:
     """The indices in the order of the axes, None for all of an axis."""
     at: list[Tensor | None] = [None] * (places[-1] + 1)
-    for place, index in zip(places, indices):  # noqa: B905 (those that are not there are last)
+    for place, index in zip(places, indices):  # noqa: B905 (absent indices come last)
         at[place] = index
     return at
 
@@ -398,6 +398,6 @@ class IndexFill(_Move):
 
     @staticmethod
     def grad_value(g: Tensor, dim: int, index: Tensor) -> Tensor:
-        # What was overwritten, once, however often an index says so.
+        # 0 where x is overwritten, also if an index repeats.
         at = torch.zeros_like(g, dtype=torch.bool).index_fill(dim, index, True)
         return torch.where(at, g, 0).sum()

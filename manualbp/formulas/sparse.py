@@ -28,10 +28,10 @@ class Embedding(Formula):
     def grad_weight(
         g: Tensor, input: Tensor, rows: int, padding_idx: int | None, by_frequency: bool
     ) -> Tensor:
-        # The number of rows is an argument of its own so that the weight need not be kept.
+        # The number of rows is an argument, so that the weight is not saved.
         indices = input.reshape(-1)
-        total = _collect(g.reshape(indices.shape[0], g.shape[-1]), indices, rows, padding_idx)
-        return total / _times(indices, rows, g) if by_frequency else total
+        total = _sum_by_row(g.reshape(indices.shape[0], g.shape[-1]), indices, rows, padding_idx)
+        return total / _counts(indices, rows, g) if by_frequency else total
 
 
 class EmbeddingBag(Formula):
@@ -54,14 +54,14 @@ class EmbeddingBag(Formula):
         padding_idx: int | None,
         by_frequency: bool,
     ) -> tuple[Tensor, Tensor]:
-        # `largest` is where the maxima are: an index for each of the numbers in the output.
+        # `largest` are the indices of the maxima, one for each number in the output.
         options = (False, mode, False, per_sample_weights, False, padding_idx)
         output, _, _, largest = torch.embedding_bag(weight, input, offsets, *options)
         return output, largest
 
     @staticmethod
     def bag(input: Tensor, offsets: Tensor) -> Tensor:
-        """The bag of each index: how many bags have begun, not counting the first."""
+        """The bag of each index: the number of bags after the first that have begun."""
         begun = torch.zeros(input.shape[0] + 1, dtype=torch.long, device=input.device)
         begun = begun.index_add(0, offsets.long(), torch.ones_like(offsets, dtype=torch.long))
         return begun[:-1].cumsum(0) - 1
@@ -90,8 +90,8 @@ class EmbeddingBag(Formula):
         each = each[bag]
         if per_sample_weights is not None:
             each = each * per_sample_weights[:, None]
-        total = _collect(each, input, rows, padding_idx)
-        return total / _times(input, rows, g_output) if by_frequency else total
+        total = _sum_by_row(each, input, rows, padding_idx)
+        return total / _counts(input, rows, g_output) if by_frequency else total
 
     @staticmethod
     def grad_per_sample_weights(
@@ -101,19 +101,19 @@ class EmbeddingBag(Formula):
         return each if padding_idx is None else each * (input != padding_idx)
 
 
-#: torch's numbers of the modes
+#: torch's numbers for the modes
 _SUM, _MEAN, _MAX = range(3)
 
 
-def _collect(g: Tensor, indices: Tensor, rows: int, padding_idx: int | None) -> Tensor:
-    """In row k the sum of those gₙ whose index is k; nothing in the row of the padding."""
+def _sum_by_row(g: Tensor, indices: Tensor, rows: int, padding_idx: int | None) -> Tensor:
+    """In row k the sum of those gₙ whose index is k; 0 in the row of the padding."""
     if padding_idx is not None:
         g = g.masked_fill((indices == padding_idx).unsqueeze(-1), 0)
-    # To an expanded zero: what is then added to is the sum's own memory, and no copy of another.
+    # An expanded zero, because index_add copies it: zeros of full size would be memory twice.
     return g.new_zeros(()).expand(rows, g.shape[1]).index_add(0, indices, g)
 
 
-def _times(indices: Tensor, rows: int, g: Tensor) -> Tensor:
-    """How often each index occurs, as a column; 1 where it does not."""
+def _counts(indices: Tensor, rows: int, g: Tensor) -> Tensor:
+    """How often each index occurs, as a column, but at least 1."""
     ones = torch.ones_like(indices, dtype=g.dtype)
     return g.new_zeros(rows).index_add(0, indices, ones).clamp(min=1)[:, None]

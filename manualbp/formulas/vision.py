@@ -1,4 +1,4 @@
-"""Pictures made larger, smaller, and moved: (N, C, …) with one, two or three axes of pixels."""
+"""Resampling of images: (N, C, …) with one, two or three axes of pixels."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ class Interpolate(Formula):
         else:
             given = [scale_factor] * axes
         if mode in ("nearest", "nearest-exact") and all(scale in (1, 2, 4, 8) for scale in given):
-            # Each pixel became a block; powers of two because there torch's rounding is exact.
+            # Each pixel becomes a block. Powers of 2 only, because torch's rounding is exact there.
             pool = (F.avg_pool1d, F.avg_pool2d, F.avg_pool3d)[axes - 1]
             return pool(g, [int(scale) for scale in given]) * math.prod(given)
 
-        # No pixel reaches farther than so far, in pixels of the input.
+        # A bound, in pixels of the input, of the distance at which a pixel has a weight.
         reach = [2 * math.ceil(n / max(out, 1)) + 2 for n, out in zip(shape, sizes, strict=True)]
 
         def responses(axis: int) -> Tensor:
-            """What becomes of pixels lit one by one, or each with those too far off to meet it."""
+            """The output for each pixel set to 1 alone, or with pixels too far away to overlap."""
             size, alone = shape[axis], [1] * (axes - 1)
             apart = min(size, BLOCK + 8 * reach[axis])
             pixels = torch.arange(size, device=g.device) % apart
@@ -77,7 +77,7 @@ class Interpolate(Formula):
             target = [*alone, sizes[axis]] if scale_factor is None else None
             scale = None if scale_factor is None else [*map(float, alone), given[axis]]
             options = (mode, align_corners, recompute_scale_factor, antialias)
-            # The axis comes last: where the last has length 1, torch's antialias goes wrong.
+            # The axis is last, because torch's antialias is wrong if the last has length 1.
             picture = lit.reshape(1, apart, *alone, size)
             return F.interpolate(picture, target, scale, *options).reshape(apart, sizes[axis])
 
@@ -155,18 +155,18 @@ class AffineGrid(Formula):
 
     @staticmethod
     def forward(theta: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-        p = _places(size, align_corners, theta)
+        p = _grid_points(size, align_corners, theta)
         a = p.expand(size[0], -1, -1) @ theta.mT
         return owned(a.reshape(size[0], *size[2:], len(size) - 2))
 
     @staticmethod
     def grad_theta(g: Tensor, size: Sequence[int], align_corners: bool) -> Tensor:
-        p = _places(size, align_corners, g)
+        p = _grid_points(size, align_corners, g)
         return g.reshape(size[0], *p.shape[:1], g.shape[-1]).mT @ p
 
 
-def _places(size: Sequence[int], align_corners: bool, like: Tensor) -> Tensor:
-    """(x, y, 1) of every pixel: what torch makes of the map that moves nothing, and a one."""
+def _grid_points(size: Sequence[int], align_corners: bool, like: Tensor) -> Tensor:
+    """(x, y, 1) of every pixel: the affine grid of the identity, and a 1."""
     axes = len(size) - 2
     still = torch.eye(axes, axes + 1, dtype=like.dtype, device=like.device)[None]
     places = torch.affine_grid_generator(still, [1, 1, *size[2:]], align_corners)
@@ -180,9 +180,9 @@ class GridSample(Formula):
     ∂C/∂x = Σₖ wₖ′(x) Σ g zₖ, over the channels
     """
 
-    # A place lies between K pixels along an axis: k is one of K² pixels of a plane, of K³ of a
-    # space, and its weight the product of those along the axes. Tensors of taps are (N, K, places).
-    # All pixels outside of the picture are one more pixel, after the last, which is 0.
+    # A point lies between K pixels along an axis, so k is one of K² or K³ pixels. Its weight is the
+    # product of the weights along the axes. Tensors of taps are (N, K, points). All pixels outside
+    # of the image are one pixel, after the last, which is 0.
 
     @staticmethod
     def forward(
@@ -199,8 +199,8 @@ class GridSample(Formula):
     def taps(
         grid: Tensor, mode: str, padding_mode: str, align_corners: bool, shape: Shape
     ) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Along each axis the pixels around, their weights, and the slopes of the weights."""
-        # The grid names the last axis first.
+        """Along each axis the nearby pixels, their weights, and the slopes of the weights."""
+        # A point of the grid is (x, y) or (x, y, z): the last axis comes first.
         return [
             _taps(as_one_axis(x, len(shape)), size, mode, padding_mode, align_corners)
             for x, size in zip(grid.unbind(-1), reversed(shape), strict=True)
@@ -208,7 +208,7 @@ class GridSample(Formula):
 
     @staticmethod
     def pixels(taps: list[tuple[Tensor, Tensor, Tensor]], shape: Shape) -> Tensor:
-        """The pixels around each place, as indices in the plane; the place after it, if outside."""
+        """The pixels near each point, as indices in the plane; one after the last, if outside."""
         indices, step = taps[0][0], shape[-1]
         outside = taps[0][0] < 0
         for (index, _, _), size in zip(taps[1:], reversed(shape[:-1]), strict=True):
@@ -253,7 +253,7 @@ class GridSample(Formula):
 
 
 def _outer(a: Tensor, b: Tensor, combine: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """Every tap of a with every tap of b."""
+    """Every tap of a combined with every tap of b."""
     both = combine(a.unsqueeze(1), b.unsqueeze(2))
     return both.reshape(both.shape[0], both.shape[1] * both.shape[2], both.shape[3])
 
@@ -268,11 +268,11 @@ def _product(factors: list[Tensor]) -> Tensor:
 def _taps(
     x: Tensor, size: int, mode: str, padding_mode: str, align_corners: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Around the places x ∈ [−1, 1] of an axis: pixels, their weights, the weights' slopes.
+    """Along an axis, pixels near the points x ∈ [−1, 1], their weights, and the weights' slopes.
 
-    A pixel outside of the picture is −1.
+    A pixel outside of the image is −1.
     """
-    # ±1 are the middles of the first and the last pixel, or their outer edges.
+    # ±1 are the centres of the first and the last pixel if align_corners, else their outer edges.
     stretch: float | Tensor = (size - 1) / 2 if align_corners else size / 2
     x = (x + 1) * stretch - (0 if align_corners else 0.5)
     if mode != "bicubic":
@@ -293,14 +293,14 @@ def _taps(
 
 
 def _linear(t: Tensor) -> tuple[Tensor, Tensor]:
-    """The weights of the pixels at 0 and 1 for a place t between them, and their slopes."""
+    """The weights of the pixels at 0 and 1 for a point t between them, and their slopes."""
     one = torch.ones_like(t)
     return torch.stack((1 - t, t), 1), torch.stack((-one, one), 1)
 
 
 def _cubic(t: Tensor) -> tuple[Tensor, Tensor]:
-    """The weights of the pixels at −1, 0, 1 and 2 for a place t ∈ [0, 1], and their slopes."""
-    a = -0.75  # Keys' parameter, as torch has it
+    """The weights of the pixels at −1, 0, 1 and 2 for a point t ∈ [0, 1], and their slopes."""
+    a = -0.75  # Keys' parameter, as in torch
     weights = (
         a * t * (t - 1) ** 2,
         ((a + 2) * t - (a + 3)) * t * t + 1,
@@ -317,13 +317,13 @@ def _cubic(t: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _padded(x: Tensor, size: int, padding_mode: str, align_corners: bool) -> tuple[Tensor, Tensor]:
-    """Where a place outside of the picture is taken to lie, and the slope of that."""
+    """The point x, moved into the image if it is outside, and its derivative by x."""
     slope = torch.ones_like(x)
     if padding_mode == "zeros":
         return x, slope
     if padding_mode == "reflection":
         low, span = (0.0, size - 1) if align_corners else (-0.5, size)
-        # Mirrored at both ends: a wave of period 2 span that rises and falls, even in x − low.
+        # Reflected at both ends: a triangle wave of period 2 span, even in x − low.
         phase = (x - low).abs() % (2 * max(span, 1))
         falls = phase >= span
         slope = torch.where(falls ^ (x < low), -slope, slope)
