@@ -15,7 +15,7 @@ Models as they are:
 
 Ways to run formulas without autograd:
 
-- ``Tape()``: notes them, and walks back: ``tape.backprop(cost)``
+- ``Tape()``: records them, and runs their rules backwards: ``tape.backprop(cost)``
 - ``compile_step(net, criterion, optimizer)``: a whole training step as one program
 """
 

@@ -334,7 +334,7 @@ class Builder:
         return x
 
     def within(self, x: str) -> str:
-        """Numbers of which the function has a value, most of the time."""
+        """Numbers at which the function has a value, most of the time."""
         domain = random_calls.DOMAINS.get(self.name.rstrip("_").removeprefix("arc"))
         if domain and self.coin(0.6):
             with contextlib.suppress(NotImplementedError):  # of a bool, say
@@ -689,7 +689,7 @@ class Builder:
         """The shape of what a call writes into.
 
         Raises:
-            Refused: a product would read what it writes, of which torch's value is not defined.
+            Refused: a product would read what it writes, and torch's value is then not defined.
         """
         if "bmm" in call or "addm" in call:
             target, *read = (_memory(self.space[name]) for name in NAME.findall(source))

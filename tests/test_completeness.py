@@ -252,7 +252,7 @@ def test_a_module_says_what_it_is(name):
 #: what torch.nn and torch.nn.functional can differentiate and manualbp does not → why
 LEFT_OUT = {
     "CrossMapLRN2d": "an explicit Function already, torch's own; see LocalResponseNorm",
-    "NLLLoss2d": "an old name of NLLLoss, of which torch warns whoever subclasses it",
+    "NLLLoss2d": "an old name of NLLLoss; torch warns if it is subclassed",
     "grouped_mm": "for CUDA alone, and bfloat16",
     "scaled_mm": "of 8-bit numbers: torch has no derivative of it either",
     "scaled_addmm": "of 8-bit numbers: torch has no derivative of it either",

@@ -219,7 +219,7 @@ def test_what_has_no_formula_is_refused_and_torchs_inside_interception():
     nuclear = manualbp.intercept()(lambda x: torch.norm(x, "nuc"))
     assert_close(nuclear(x), torch.norm(x, "nuc"), **EXACT)
     assert_close(slope(nuclear, x), slope(lambda x: torch.norm(x, "nuc"), x), **EXACT)
-    scatter = manualbp.intercept()(torch.scatter)  # of which torch has no derivative either
+    scatter = manualbp.intercept()(torch.scatter)  # torch has no derivative of it either
     expected = torch.scatter(x, 0, index, 2.0, reduce="multiply")
     assert_close(scatter(x, 0, index, 2.0, reduce="multiply"), expected, **EXACT)
 

@@ -630,7 +630,7 @@ def test_a_value_changed_in_place_after_a_formula():
     """relu_ after flatten, += after a layer: what torch allows is allowed, and does the same."""
     x = real(2, 3, 2)
     for change in (torch.relu_, lambda a: a.mul_(2), lambda a: a[0].add_(1)):
-        for start in (1, 2):  # of which the last leaves all as it is
+        for start in (1, 2):  # the last leaves all as it is
             results = []
             for library in (nn, torch.nn):
                 h = x * 1

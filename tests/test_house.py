@@ -63,7 +63,7 @@ def test_no_module_bears_the_name_of_what_is_exported():
     modules = {module.name for module in pkgutil.walk_packages([str(PACKAGE)], "manualbp.")}
     assert {"manualbp.conversion.modules", "manualbp.functional._conv"} <= modules
     assert {m for m in modules if m.rpartition(".")[2] in exported} == set()
-    for package in (functional, nn):  # each of which has its modules beside its functions
+    for package in (functional, nn):  # both have modules beside their functions
         own = {m for m in modules if m.startswith(f"{package.__name__}.")}
         names = {m.rpartition(".")[2] for m in own}
         assert {n for n in names if not inspect.ismodule(getattr(package, n))} == set()

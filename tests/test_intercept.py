@@ -309,7 +309,7 @@ SPELLINGS = {
     ),
     "weights of costs": lambda x, w, y: F.l1_loss(x, y, weight=w[:1].abs().expand(4, 3).clone()),
 }
-#: of which torch's own runs, whole or in part
+#: calls that torch's own functions run, whole or in part
 TORCH_S_OWN = {
     "a deprecated order": lambda x, w, y: torch.add(x, 2, y),
     "deprecated products": lambda x, w, y: torch.addmm(2, x, 3, x, w),

@@ -207,7 +207,7 @@ def test_one_kernel_for_several_rules_and_only_where_it_may():
 
 
 def test_a_kernel_of_nothing_is_refused():
-    with pytest.raises(TypeError, match="no formula has the methods of which <lambda> is to be"):
+    with pytest.raises(TypeError, match="no formula has all the methods that <lambda> is to"):
         kernels.of(torch.relu)(lambda g: g)
     with pytest.raises(TypeError, match="asks for 'weight'"):
         kernels.of(formulas.Softsign.grad_input)(lambda g, weight: g)

@@ -350,7 +350,7 @@ def test_ensembles(row):
 
 @pytest.mark.parametrize("name", ["index_select", "index_add", "index_copy", "index_fill"])
 def test_an_index_without_axes_for_each_example(name):
-    """One place of one example, of which torch's vmap makes as many as the axis has, or raises."""
+    """One place of one example; torch's vmap repeats it along the axis, or raises."""
     x, source = torch.randn(2, 3, 5, 4, dtype=torch.double).requires_grad_().unbind()
     source, index = source[:, :1], torch.tensor(3)
 

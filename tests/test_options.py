@@ -50,7 +50,7 @@ OPEN: dict[str, dict[str, list[Any]]] = {
     "LSTM": RECURRENT | {"proj_size": [1, 2]},
 }
 
-#: of which torch rounds a constant to single precision
+#: torch rounds a constant of theirs to single precision
 ROUNDED = {"CELU", "Hardsigmoid"}
 
 LAYERS = [row for row in MODULES if hasattr(nn, row.name)]

@@ -100,7 +100,7 @@ def test_as_torch_takes_it(name, values, target, call, dtype):
                 ours, theirs, msg=lambda m, said=said: f"{said}: {m}", **coarse
             )
         elif theirs[1] or (name in NO_KERNEL and dtype in LOWER):
-            # What fails only in torch's backward pass, or for want of a kernel, ours can.
+            # Ours supports calls for which torch's backward pass fails or has no kernel.
             assert isinstance(ours, list) or issubclass(ours[0], RuntimeError), said
         else:
             assert ours == theirs, said

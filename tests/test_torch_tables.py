@@ -40,7 +40,7 @@ ON_PURPOSE = {
     "prelu": r"weight=<float64 \[\].*\n +second",
     "remainder": r"remainder\(\d.*\n +gradient: torch raises",
 }
-#: functions of which torch's derivatives are nan in places where ours are not; see there too
+#: functions whose derivatives by torch are nan in places where ours are not; see there too
 NAN_IN_TORCH = {"elu", "elu_", "logaddexp", "mish", "pow", "selu", "selu_", "softsign"}
 
 

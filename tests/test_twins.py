@@ -27,7 +27,7 @@ def cell(gates: int) -> tuple[Tensor, ...]:
 
 
 x = real(4, 3)
-#: arguments of functions of which neither torch's tables nor our rows have any
+#: arguments of functions that are neither in torch's tables nor in our rows
 MORE: dict[str, list[tuple[Any, ...]]] = {
     "F.rrelu_": [(x,), (x, 0.2, 0.6, True)],
     "Tensor.where": [(x, x > 0, real(3)), (x, x > 0, 0.5)],

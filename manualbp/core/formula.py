@@ -123,15 +123,15 @@ def _derive(cls: type[Formula]) -> None:
 
 
 def register(kernel: Kernel) -> None:
-    """Let ``kernel`` run, where it may, in the place of the methods that it is the twin of.
+    """Let ``kernel`` replace its methods wherever it may run.
 
     Raises:
-        TypeError: no formula has these methods, all together.
+        TypeError: no formula has all of these methods.
     """
     found = [c for c in _subclasses(Formula) if c.derivation is not None and _states(c, kernel.of)]
     if not found:
         raise TypeError(
-            f"no formula has the methods of which {kernel.function.__name__} is to be the twin: "
+            f"no formula has all the methods that {kernel.function.__name__} is to replace: "
             f"{', '.join(method.__qualname__ for method in kernel.of)}"
         )
     before = {method: KERNELS[method] for method in kernel.of if method in KERNELS}
@@ -170,7 +170,7 @@ def _apply_variadic(cls: type[Formula]) -> dict[str, Callable[..., Any]]:
     if others := [p for p in parameters if p not in options]:
         raise TypeError(
             f"{cls.__name__}.grad_{name} asks for '{others[0]}': a rule for *{name} may ask for "
-            f"the arguments before them alone, {', '.join(options) or 'of which there are none'}"
+            f"the arguments before them alone: {', '.join(options) or 'there are none'}"
         )
     if others := [o for o in options if callable(getattr(cls, f"grad_{o}", None))]:
         raise TypeError(

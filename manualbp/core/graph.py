@@ -42,7 +42,7 @@ def nodes(*ends: Any) -> Iterator[Any]:
 
 
 def formula_of(node: Any) -> Any:
-    """The formula (or anybody's Function) of which ``node`` is the backward pass, or None."""
+    """The formula (or anybody's Function) that made ``node``, or None."""
     function = getattr(node, "_forward_cls", None)
     return getattr(function, "formula", function)
 

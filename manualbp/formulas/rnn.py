@@ -323,7 +323,7 @@ class _SequenceState:
         self.ended: list[Tensor] = []
 
     def at_step(self, step: Tensor) -> Tensor:
-        """The state before a step, of which ``step`` has one row a sequence."""
+        """The state before a step; ``step`` has a row for each sequence that runs then."""
         have, want = self.current.shape[0], step.shape[0]
         if have == want:
             return self.current

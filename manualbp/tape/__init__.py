@@ -1,4 +1,4 @@
-"""Formulas noted as they run, and walked backwards without autograd; a whole step as a program."""
+"""Formulas recorded as they run, and run backwards without autograd; a step as one program."""
 
 from manualbp.tape.compiled_step import compile_step as compile_step
 from manualbp.tape.entry import Entry as Entry

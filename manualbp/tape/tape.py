@@ -312,7 +312,7 @@ class Tape:
         if unsupported:
             raise TapeError(
                 f"{_described(formula)} has been through torch's own "
-                f"{', '.join(dict.fromkeys(unsupported))}, of which the tape has no formula. Use "
+                f"{', '.join(dict.fromkeys(unsupported))}, and the tape has no formula of it. Use "
                 f"manualbp.functional or manualbp.nn for it, write it as a manualbp.Formula, "
                 f"detach() the value if nothing is to flow back, or call cost.backward() without a "
                 f"tape"
@@ -361,8 +361,8 @@ class Tape:
             gradient: ∂C/∂cost, in the shape of ``cost``; 1 by default.
 
         Raises:
-            RuntimeError: ``cost`` was computed on another tape, wants no gradient, is no scalar, or
-                has been walked back from already on a tape that does not keep.
+            RuntimeError: ``cost`` was computed on another tape, requires no gradient, is no scalar,
+                or has been passed to ``backprop`` before, on a tape without ``keep=True``.
         """
         if gradient is None:
             if cost.numel() != 1:

@@ -1,4 +1,4 @@
-"""The command line: one run from a configuration file, of which any value can be overridden."""
+"""The command line: one run from a configuration file, whose values can be overridden."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def inside(*shape: int) -> Make:
 
 
 def quiet(function: str, *arguments: Make, **options: object) -> Case:
-    """A row for a function of which ours and torch's say that it is deprecated."""
+    """A row for a function that is deprecated; ours and torch's warn of it."""
 
     def silenced(library: object) -> Callable[..., Tensor]:
         loud = getattr(library, function)
@@ -42,7 +42,7 @@ def quiet(function: str, *arguments: Make, **options: object) -> Case:
 
 
 def sampled(input: Tensor, grid: Tensor, mode: str, align_corners: bool) -> Tensor:
-    """grid_sample over zeros as a sum over all pixels, of which torch has every derivative."""
+    """grid_sample over zeros as a sum over all pixels; torch has every derivative of that."""
     planes = []
     for place, size in zip(grid.unbind(-1), reversed(input.shape[2:]), strict=True):
         x = (place + 1) * size / 2 - 0.5
