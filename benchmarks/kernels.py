@@ -193,7 +193,7 @@ def times(made: Case, numbers: int, rounds: int = 9, seconds: float = 0.01) -> t
 def line(kernel: Kernel, made: Case) -> list[str]:
     if made.ours.__name__ in TYPICAL:
         options = {"training": True} if made.ours.__name__ == "batch_norm" else {}
-        made = replace(made, options=options)
+        made = replace(made, arguments=tuple(TYPICAL[made.ours.__name__](16)), options=options)
     formula = kernel.of[0].__qualname__.split(".")[0]
     rules = ", ".join(dict.fromkeys(method.__name__ for method in kernel.of))
     found = []

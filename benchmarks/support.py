@@ -29,6 +29,7 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._pytree import tree_leaves
 
 from manualbp import functional, nn
+from manualbp.core.graph import formula_of, nodes
 
 COLUMNS: dict[str, Callable[[Case], None]] = {
     "value": properties.value,
@@ -174,7 +175,26 @@ def line(name: str, made: Case, inputs: int) -> list[str]:
     sequence = made.name.startswith(SEQUENCES) or "Transformer" in made.name
     sequence &= "batch_first=True" not in made.name
     ratios = [ratio(made, inputs, numbers, sequence) for numbers in SIZES]
-    return [*said, *("" if r is None else f"{r:.1f}" for r in ratios)]
+    return [*said, *("" if r is None else f"{r:.1f}" for r in ratios), reason(name, made, *ratios)]
+
+
+#: why a module takes more than 1.5 of torch's time where the mathematics counts, not the calls
+SLOW = {
+    "GRUCell": "torch's cell is one fused kernel",
+    "LSTMCell": "torch's cell is one fused kernel",
+    "LSTM": "torch's layer is one call of oneDNN, which keeps what no formula returns",
+}
+
+
+def reason(name: str, made: Case, small: float | None, large: float | None) -> str:
+    """Why this takes more than 1.5 of torch's time, if it does."""
+    if (large or 0) > 1.55:
+        return SLOW.get(name.partition("(")[0], "")
+    if (small or 0) <= 1.55:
+        return ""
+    ends = [t for t in tree_leaves(made.call(made.ours, *made.inputs())) if _real(t)]
+    count = sum(formula_of(node) is not None for node in nodes(*(t.grad_fn for t in ends)))
+    return f"the calls of {count} formula{'s' if count > 1 else ''}"
 
 
 def module_rows(asked: list[str]) -> dict[str, tuple[Case, int]]:
@@ -214,7 +234,7 @@ def main() -> None:
         return
     times = [f"time of {'64 Ki' if n == 1 << 16 else n}, × torch" for n in SIZES]
     modules, functions = (
-        table([what, *COLUMNS, "bytes kept, × torch", *times], lines)
+        table([what, *COLUMNS, "bytes kept, × torch", *times, "above 1.5 because of"], lines)
         for what, lines in zip(("module", "function"), tables, strict=True)
     )
     (ROOT / "docs" / "support.md").write_text(
