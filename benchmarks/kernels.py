@@ -161,8 +161,13 @@ def arguments(made: Case, numbers: int) -> list[Any]:
     ]
 
 
-def times(made: Case, numbers: int, rounds: int = 9, seconds: float = 0.01) -> tuple[float, float]:
-    """With the kernel to without, and with it to torch: medians of what each round gives."""
+def times(
+    made: Case, numbers: int, rounds: int = 5, seconds: float = 0.01
+) -> tuple[float, float] | None:
+    """With the kernel to without, and with it to torch: medians of what each round gives.
+
+    None where one call of the rule takes more than a third of a second.
+    """
     values = arguments(made, numbers)
     ours, theirs = _run(made, made.ours, values), _run(made, made.theirs, values)
 
@@ -178,7 +183,10 @@ def times(made: Case, numbers: int, rounds: int = 9, seconds: float = 0.01) -> t
     try:
         for way in ways.values():
             way()
-        count = max(1, int(seconds / timeit.timeit(ways["rule"], number=1)))
+        once = timeit.timeit(ways["rule"], number=1)
+        if once > 1 / 3:
+            return None
+        count = max(1, int(seconds / once))
         for _ in range(rounds):
             for name, way in ways.items():
                 figures[name].append(timeit.timeit(way, number=count))
@@ -198,6 +206,9 @@ def line(kernel: Kernel, made: Case) -> list[str]:
     rules = ", ".join(dict.fromkeys(method.__name__ for method in kernel.of))
     found = []
     for numbers in SIZES.values():
+        if None in found:  # larger ones would take longer still
+            found.append(None)
+            continue
         try:
             found.append(times(made, numbers))
         except (RuntimeError, ValueError, IndexError):
@@ -230,8 +241,9 @@ def main() -> None:
 
 Written by `python benchmarks/kernels.py`: forward and backward of a function with its kernel,
 beside the same by its rules alone, and in brackets beside torch's own, for so many numbers that go
-in. {machine()}; the ways take turns, and what is given is the median of nine rounds. Where a kernel
-is not profitable it does not run, and the two are the same.
+in. {machine()}; the ways take turns, and what is given is the median of five rounds,
+if a call of the rules takes less than a third of a second. Where a kernel is not profitable it does
+not run, and the two are the same.
 
 A kernel earns its place if it nowhere takes more than {SLOWER} of the time of its rule, and
 somewhere less than {FASTER}.

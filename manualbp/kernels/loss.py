@@ -141,18 +141,6 @@ def _one_dtype(g: Tensor, input: Tensor, weight: Tensor | None) -> bool:
 # ---------------------------------------------------------------------------- other costs
 
 
-@of(
-    formulas.BCE.grad_input,
-    supported=lambda g, input, target, weight: (
-        # In float64 torch's kernel adds 1e-12 rounded to single precision.
-        g.dtype is target.dtype is torch.float and _one_dtype(g, input, weight)
-    ),
-    profitable=lambda input: input.numel() >= _LARGE,
-)
-def bce(g: Tensor, input: Tensor, target: Tensor, weight: Tensor | None, reduction: str) -> Tensor:
-    return aten.binary_cross_entropy_backward(g, input, target, weight, get_enum(reduction))
-
-
 def _single_or_double(input: Tensor, weight: Tensor | None) -> bool:
     return input.dtype in (torch.float, torch.double) and _one_dtype(input, input, weight)
 
