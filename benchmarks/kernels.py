@@ -69,6 +69,10 @@ TYPICAL: Makers = {
     "softmax": lambda n: [torch.randn(_square(n), _square(n)), 1],
     "log_softmax": lambda n: [torch.randn(_square(n), _square(n)), 1],
     "softmin": lambda n: [torch.randn(_square(n), _square(n)), 1],
+    "multilabel_margin_loss": lambda n: [
+        torch.randn(max(1, n // 16), 16),
+        torch.randint(16, (max(1, n // 16), 16)),
+    ],
     "rnn_tanh": lambda n: _sequences(n, 1),
     "gru": lambda n: _sequences(n, 3),
     "lstm": lambda n: _sequences(n, 4, 2),

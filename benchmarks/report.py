@@ -258,12 +258,12 @@ def main() -> None:
     path = DOCS / "benchmarks.md"
     DOCS.mkdir(exist_ok=True)
     old = path.read_text(encoding="utf-8") if path.exists() else ""
+    versions = machine()
     known = dict(re.findall(r"^## (.+?)\n\n(.*?)\s*(?=^## |\Z)", old, re.M | re.S))
     for title, measure in SECTIONS.items():
         if title not in known or not options.only or title in options.only:
             print(title, flush=True)
             known[title] = measure(3 if options.quick else 11)
-    versions = machine()
     if find_spec("jax"):
         import jax
 
