@@ -342,7 +342,7 @@ def test_a_change_in_place_is_noticed():
         cost = F.squared_error(net(torch.randn(7, 3, 4)), torch.randint(3, (7,)))
     with torch.no_grad():
         net[3].weight.mul_(2)
-    with pytest.raises(RuntimeError, match=r"shape \(4, 5\) that Linear keeps.*changed in place"):
+    with pytest.raises(RuntimeError, match=r"shape \(4, 5\) that Linear saves.*changed in place"):
         tape.backprop(cost)
 
 
