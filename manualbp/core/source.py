@@ -54,8 +54,7 @@ def namespace(formula: Any) -> dict[str, Any]:
     names |= {"_conjugates": conjugates, "_too_few": too_few, "_forward": formula.cls.forward}
     names |= {"_may_run_kernels": may_run_kernels, "_plain": plain, "_zeros": zeros}
     names |= {"_is_dynamo_compiling": is_dynamo_compiling}
-    for kernel in formula.kernels:
-        i = formula.kernels.index(kernel)
+    for i, kernel in enumerate(formula.kernels):
         names |= {f"_kernel{i}": kernel.function}
         names |= {f"_supported{i}": kernel.supported, f"_profitable{i}": kernel.profitable}
     return names | {"_HALF": HALF, "_in_single": in_single}

@@ -50,12 +50,7 @@ def conv(
     groups: int,
 ) -> Gradients:
     window = Window(stride, padding, dilation, groups)
-    by_product = needs[1] and _has_many_weights(weight, groups, input)
-    mask = (needs[0], needs[1] and not by_product, needs[2])
-    found = _torch(g, input, weight, window, [0] * len(stride), False, mask)
-    if not by_product:
-        return found
-    return found[0], _products(g, input, weight, window), found[2]
+    return _gradients(needs, g, input, weight, window, [0] * len(stride), False)
 
 
 @of(
@@ -79,25 +74,23 @@ def conv_transpose(
     )
     rest = [n - (m - 1) * s + 2 * p - d * (k - 1) - 1 for n, m, k, s, p, d in sizes]
     window = Window(stride, padding, dilation, groups)
-    by_product = needs[1] and _has_many_weights(weight, groups, g)
-    mask = (needs[0], needs[1] and not by_product, needs[2])
-    found = _torch(g, input, weight, window, rest, True, mask)
-    if not by_product:
-        return found
-    return found[0], _products(input, g, weight, window), found[2]
+    return _gradients(needs, g, input, weight, window, rest, True)
 
 
-def _torch(
+def _gradients(
+    needs: tuple[bool, bool, bool],
     g: Tensor,
     input: Tensor,
     weight: Tensor,
     window: Window,
     output_padding: Sequence[int],
     transposed: bool,
-    mask: tuple[bool, bool, bool],
 ) -> Gradients:
+    """By torch's backward; the gradient of many weights by a product."""
+    windows, image = (input, g) if transposed else (g, input)
     stride, padding, dilation, groups = window
-    return aten.convolution_backward.default(
+    by_product = needs[1] and weight.numel() >= MANY and image.shape[1] > groups
+    found = aten.convolution_backward.default(
         g,
         input,
         weight,
@@ -108,21 +101,12 @@ def _torch(
         transposed,
         output_padding,
         groups,
-        mask,
+        (needs[0], needs[1] and not by_product, needs[2]),
     )
-
-
-def _has_many_weights(weight: Tensor, groups: int, image: Tensor) -> bool:
-    return weight.numel() >= MANY and image.shape[1] > groups
-
-
-def _products(
-    windows: Tensor,
-    image: Tensor,
-    weight: Tensor,
-    window: Window,
-) -> Tensor:
-    return by_products(windows, image, weight.shape[2:], window, _windows, product)
+    if not by_product:
+        return found
+    product_of = by_products(windows, image, weight.shape[2:], window, _windows, product)
+    return found[0], product_of, found[2]
 
 
 def _windows(x: Tensor, axis: int, count: int, k: int, s: int, d: int) -> Tensor:

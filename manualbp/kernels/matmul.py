@@ -8,12 +8,15 @@ to ``torch.mm``.
 from __future__ import annotations
 
 import platform
+import sys
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, library
+from torch.fx import Node
 
 from manualbp import formulas
 from manualbp.core import modes
@@ -170,46 +173,55 @@ def _mkl_is_slow() -> bool:
 
 def choose(graph: torch.fx.GraphModule) -> None:
     """Replace, in the graph, the float32 products on the CPU that oneDNN computes faster."""
-    if not (modes.kernels_enabled and _mkl_is_slow() and torch.backends.mkldnn.enabled):
-        return
-    for node in graph.graph.nodes:
-        if node.target not in (aten.mm.default, aten.addmm.default) or node.kwargs:
-            continue
-        bias, (a, b) = (None if len(node.args) == 2 else node.args[0]), node.args[-2:]
-        left, right = a.meta["val"], b.meta["val"]
-        plain = all(t.device.type == "cpu" and t.dtype == torch.float32 for t in (left, right))
-        if not plain or (bias is not None and bias.meta["val"].shape != right.shape[1:]):
-            continue
-        if left.numel() * right.shape[1] >= LARGE:
-            with graph.graph.inserting_before(node):
-                product = graph.graph.call_function(_operator(), (a, b, bias))
-            product.meta = dict(node.meta)
-            node.replace_all_uses_with(product)
-            graph.graph.erase_node(node)
-    graph.recompile()
+    if _mkl_is_slow() and torch.backends.mkldnn.enabled:
+        _replace(graph, (torch.float32,), range(LARGE, sys.maxsize), _by_onednn)
 
 
 def expand(graph: torch.fx.GraphModule) -> None:
     """Replace small products on the CPU by sums, which Inductor fuses with their neighbours."""
+    _replace(graph, (torch.float32, torch.float64), range(SMALL + 1), _by_sums)
+
+
+def _replace(
+    graph: torch.fx.GraphModule,
+    dtypes: tuple[torch.dtype, ...],
+    multiplications: range,
+    build: Callable[[torch.fx.Graph, Node, Node, Node | None], Node | None],
+) -> None:
+    """Replace products of so many multiplications by what ``build`` makes of a b + bias.
+
+    Where ``build`` returns None, the product stays.
+    """
     if not modes.kernels_enabled:
         return
-    call = graph.graph.call_function
     for node in graph.graph.nodes:
         if node.target not in (aten.mm.default, aten.addmm.default) or node.kwargs:
             continue
         bias, (a, b) = (None if len(node.args) == 2 else node.args[0]), node.args[-2:]
         left, right = a.meta["val"], b.meta["val"]
-        exact = left.dtype in (torch.float32, torch.float64)
-        if left.device.type == "cpu" and exact and left.numel() * right.shape[1] <= SMALL:
-            with graph.graph.inserting_before(node):
-                factors = call(aten.unsqueeze.default, (a, 2)), call(aten.unsqueeze.default, (b, 0))
-                product = call(aten.sum.dim_IntList, (call(aten.mul.Tensor, factors), [1]))
-                if bias is not None:
-                    product = call(aten.add.Tensor, (product, bias))
+        plain = all(t.device.type == "cpu" and t.dtype in dtypes for t in (left, right))
+        if not plain or left.numel() * right.shape[1] not in multiplications:
+            continue
+        with graph.graph.inserting_before(node):
+            product = build(graph.graph, a, b, bias)
+        if product is not None:
             product.meta = dict(node.meta)
             node.replace_all_uses_with(product)
             graph.graph.erase_node(node)
     graph.recompile()
+
+
+def _by_onednn(graph: torch.fx.Graph, a: Node, b: Node, bias: Node | None) -> Node | None:
+    if bias is not None and bias.meta["val"].shape != b.meta["val"].shape[1:]:
+        return None
+    return graph.call_function(_operator(), (a, b, bias))
+
+
+def _by_sums(graph: torch.fx.Graph, a: Node, b: Node, bias: Node | None) -> Node:
+    call = graph.call_function
+    factors = call(aten.unsqueeze.default, (a, 2)), call(aten.unsqueeze.default, (b, 0))
+    product = call(aten.sum.dim_IntList, (call(aten.mul.Tensor, factors), [1]))
+    return product if bias is None else call(aten.add.Tensor, (product, bias))
 
 
 @cache
