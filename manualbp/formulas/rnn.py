@@ -89,7 +89,7 @@ class RNN(_Recurrent):
     ) -> tuple[Tensor, Tensor]:
         act = {"tanh": torch.tanh, "relu": torch.relu}[nonlinearity]
         states, output = _SequenceState(hx), []
-        z = F.linear(input, weight_ih, _sum(bias_ih, bias_hh))
+        z = F.linear(input, weight_ih, bias_sum(bias_ih, bias_hh))
         for (z_t,) in _steps(batch_sizes, reverse, z):
             h = states.at_step(z_t)
             states.current = h = act(z_t + h @ weight_hh.t())
@@ -121,7 +121,7 @@ class RNN(_Recurrent):
     @staticmethod
     def before(hx: Tensor, output: Tensor, batch_sizes: tuple[int, ...], reverse: bool) -> Tensor:
         """hₜ₋₁ of every step."""
-        return _previous_states(hx, output, batch_sizes, reverse)
+        return previous_states(hx, output, batch_sizes, reverse)
 
     @staticmethod
     def grad_hx(back_in_time: tuple[Tensor, ...]) -> Tensor:
@@ -153,7 +153,7 @@ class LSTM(_Recurrent):
     ) -> tuple[Tensor, ...]:
         states, memories = _SequenceState(hx), _SequenceState(cx)
         output, gates, cells = [], [], []
-        z = F.linear(input, weight_ih, _sum(bias_ih, bias_hh))
+        z = F.linear(input, weight_ih, bias_sum(bias_ih, bias_hh))
         for (z_t,) in _steps(batch_sizes, reverse, z):
             h, c = states.at_step(z_t), memories.at_step(z_t)
             i, f, g, o = (z_t + h @ weight_hh.t()).chunk(4, 1)
@@ -187,7 +187,7 @@ class LSTM(_Recurrent):
         i, f, g, o = gates.chunk(4, 1)
         a = cells.tanh()
         slope = torch.cat([i * (1 - i), f * (1 - f), _tanh_slope(g), o * (1 - o)], 1)
-        reach = slope * torch.cat([g, _previous_states(cx, cells, batch_sizes, reverse), i, a], 1)
+        reach = slope * torch.cat([g, previous_states(cx, cells, batch_sizes, reverse), i, a], 1)
         known = (g_output, g_cells, g_gates * slope, o * _tanh_slope(a), reach, f)
         states, memories = _SequenceState(g_h_n), _SequenceState(g_c_n)
         delta, above = [], []
@@ -218,7 +218,7 @@ class LSTM(_Recurrent):
     ) -> Tensor:
         # h is computed again from the gates and the cells, and not saved.
         h = thought if weight_hr is None else F.linear(thought, weight_hr)
-        return _previous_states(hx, h, batch_sizes, reverse)
+        return previous_states(hx, h, batch_sizes, reverse)
 
     @staticmethod
     def grad_hx(back_in_time: tuple[Tensor, ...]) -> Tensor:
@@ -350,7 +350,7 @@ def _cat_steps(steps: list[Tensor], reverse: bool) -> Tensor:
     return torch.cat(steps[::-1] if reverse else steps)
 
 
-def _previous_states(
+def previous_states(
     start: Tensor, states: Tensor, batch_sizes: tuple[int, ...], reverse: bool
 ) -> Tensor:
     """The state before each step, where ``states`` are those after it."""
@@ -369,5 +369,5 @@ def _tanh_slope(a: Tensor) -> Tensor:
     return (1 - a) * (1 + a)
 
 
-def _sum(bias_ih: Tensor | None, bias_hh: Tensor | None) -> Tensor | None:
+def bias_sum(bias_ih: Tensor | None, bias_hh: Tensor | None) -> Tensor | None:
     return None if bias_ih is None or bias_hh is None else bias_ih + bias_hh

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from manualbp import formulas
 from manualbp.core.modes import any_autocast
+from manualbp.formulas.rnn import bias_sum, previous_states
 from manualbp.kernels import of
 
 aten = torch.ops.aten
@@ -65,7 +66,7 @@ def rnn(
     reverse: bool,
     nonlinearity: str,
 ) -> tuple[Tensor, Tensor]:
-    output = F.linear(input, weight_ih, _sum(bias_ih, bias_hh))
+    output = F.linear(input, weight_ih, bias_sum(bias_ih, bias_hh))
     z, weight, h = _steps(output, batch_sizes).unbind(), weight_hh.t(), hx
     act = torch.tanh_ if nonlinearity == "tanh" else torch.relu_
     for t in _times(batch_sizes, reverse):
@@ -125,7 +126,7 @@ def lstm(
     batch_sizes: tuple[int, ...],
     reverse: bool,
 ) -> tuple[Tensor, ...]:
-    gates = F.linear(input, weight_ih, _sum(bias_ih, bias_hh))
+    gates = F.linear(input, weight_ih, bias_sum(bias_ih, bias_hh))
     cells = gates.new_empty(len(input), cx.shape[1])
     output = torch.empty_like(cells)
     size, z = cx.shape[1], _steps(gates, batch_sizes)
@@ -159,10 +160,9 @@ def lstm_back(
     batch_sizes: tuple[int, ...],
     reverse: bool,
 ) -> tuple[Tensor, ...]:
-    size, count = cx.shape[1], len(cx)
+    size = cx.shape[1]
     i, f, g, o = gates.chunk(4, 1)
-    left = cells[count:] if reverse else cells[: len(cells) - count]
-    before = torch.cat([left, cx] if reverse else [cx, left])
+    before = previous_states(cx, cells, batch_sizes, reverse)
     a = cells.tanh()
     # The slopes of all steps at once; δ is written over them.
     every = torch.cat([g, before, i, a], 1)
@@ -256,7 +256,3 @@ def gru_back(
         by_h[t].mul_(h)
         h = h.mul_(u_t[t]).addmm_(echo_t[t], weight_hh)
     return torch.cat([of_ru, of_n], 1), every, h
-
-
-def _sum(bias_ih: Tensor | None, bias_hh: Tensor | None) -> Tensor | None:
-    return None if bias_ih is None or bias_hh is None else bias_ih + bias_hh
