@@ -1,0 +1,1 @@
+"""Is this backward right? For a formula, a function, a module, a whole model."""
