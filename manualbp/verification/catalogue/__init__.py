@@ -1,0 +1,20 @@
+"""Backward passes that are wrong, after real reports, and right ones in every style people write.
+
+Where a file has a right one and its wrong siblings, they share the forward pass: what differs is
+the slip. They are written as people write them, without annotations.
+"""
+
+from manualbp.verification.catalogue import elementwise, linear
+from manualbp.verification.catalogue.specimen import Specimen
+
+__all__ = ["RIGHT", "WRONG", "Specimen"]
+
+_FILES = (
+    elementwise,
+    linear,
+)
+
+#: something verify must find in each
+WRONG: list[Specimen] = [specimen for file in _FILES for specimen in file.WRONG]
+#: nothing verify may find in any
+RIGHT: list[Specimen] = [specimen for file in _FILES for specimen in file.RIGHT]
