@@ -152,6 +152,17 @@ class Forgotten(formulas.ReLU):
         return 3 * g
 
 
+def test_the_cost_of_pixels_takes_any_strides():
+    """torch's nll_loss raises for these, and so would its kernel."""
+    log_probs = torch.randn(4, 4, 2, 3).permute(3, 2, 0, 1).requires_grad_()
+    classes = torch.arange(48).reshape(3, 4, 4) % 2
+    manualbp.functional.nll_loss(log_probs, classes).backward()
+    found = log_probs.grad
+    contiguous = log_probs.detach().contiguous().requires_grad_()
+    manualbp.functional.nll_loss(contiguous, classes).backward()
+    torch.testing.assert_close(found, contiguous.grad, rtol=0, atol=0)
+
+
 def test_a_rule_stated_anew_is_what_runs():
     x = torch.randn(5, requires_grad=True)
     Forgotten.apply(x).sum().backward()

@@ -289,7 +289,7 @@ class LocalResponseNorm(Formula):
 class Normalize(Formula):
     """y = x / d,  d = max(‖x‖, ε),  ‖x‖ = (Σ |x|ᵖ)^¹ᐟᵖ along some axes
 
-    ∂C/∂x = (g − y′ Σ g y) / d + y′ ∂C/∂‖x‖,  y′ = |y|ᵖ⁻¹ sign y where ‖x‖ ≥ ε, else 0
+    ∂C/∂x = (g − u′ Σ g u [‖x‖ ≥ ε]) / d + u′ ∂C/∂‖x‖,  u = x / ‖x‖, u′ = |u|ᵖ⁻¹ sign u
     """
 
     outputs = ("output", "norm")
@@ -306,10 +306,11 @@ class Normalize(Formula):
         g_output: Tensor, g_norm: Tensor, input: Tensor, norm: Tensor, p: float, eps: float
     ) -> Tensor:
         d = norm.clamp_min(eps)
-        y = input / d  # not the output, because the caller may write into it, as into torch's
-        through = g_norm - (g_output * y).sum_to_size(norm.shape) / d
-        through = torch.where(norm >= eps, through, 0)
-        return g_output / d + _slope_of_norm(y, norm, p) * through
+        # Not the output, because the caller may write into it, as into torch's.
+        unit = input / norm.masked_fill(norm == 0, 1)
+        of_output = (g_output * unit).sum_to_size(norm.shape) / d
+        through = g_norm - torch.where(norm >= eps, of_output, 0)
+        return g_output / d + _slope_of_norm(unit, norm, p) * through
 
 
 def _grad_of_input(gw: Tensor, g_mean: Tensor, g_rstd: Tensor, x: Tensor, r: Tensor) -> Tensor:
@@ -375,5 +376,5 @@ def _slope_of_norm(y: Tensor, norm: Tensor, p: float) -> Tensor:
     size = y.abs()
     if math.isinf(p):  # equals share the gradient
         largest = (size == 1).to(y.dtype)
-        return y.sign() * largest / largest.sum_to_size(norm.shape)
+        return y.sign() * largest / largest.sum_to_size(norm.shape).clamp(min=1)
     return y.sign() * size.pow(p - 1).masked_fill(y == 0, 0)

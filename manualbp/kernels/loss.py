@@ -116,7 +116,11 @@ def cross_entropy(
 
 @of(
     formulas.NLL.grad_input,
-    supported=lambda g, input, weight: input.dim() in (1, 2, 4) and _one_dtype(g, input, weight),
+    # torch's kernel for pixels raises for an input that is not contiguous.
+    supported=lambda g, input, weight: (
+        (input.dim() in (1, 2) or (input.dim() == 4 and input.is_contiguous()))
+        and _one_dtype(g, input, weight)
+    ),
 )
 def nll(
     g: Tensor,
