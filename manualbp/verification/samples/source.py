@@ -70,7 +70,7 @@ class Source(ABC):
 
     def shape(self, low: int = 0, high: int = 3) -> tuple[int, ...]:
         """A shape of so many axes, of which the first is one of examples."""
-        axes = self.integer(low, high)
+        axes = max(self.integer(low, high), self.integer(low, high))  # rather many than few
         return (self.batch(), *(self.size() for _ in range(axes - 1))) if axes else ()
 
     def axis(self, axes: int) -> int:
@@ -102,10 +102,13 @@ class Source(ABC):
         found = _spread(self.integer(0, _SEEDS), shape, low, high, self._tensors).to(self.dtype)
         return self.laid_out(found) if strided else found
 
-    def nonzero(self, *shape: int, low: float = 0.3, high: float = 2.0) -> Tensor:
+    def nonzero(
+        self, *shape: int, low: float = 0.3, high: float = 2.0, strided: bool = True
+    ) -> Tensor:
         """Real numbers of either sign, of which none is nearer to 0 than ``low``."""
-        found = self.tensor(*shape, low=low - high, high=high - low)
-        return torch.where(found < 0, found - low, found + low)
+        found = self.tensor(*shape, low=low - high, high=high - low, strided=False)
+        away = (found + torch.where(found < 0, -low, low)).round(decimals=6)
+        return self.laid_out(away) if strided else away
 
     def classes(self, count: int, *shape: int) -> Tensor:
         """Whole numbers from 0 to ``count`` − 1."""
@@ -126,6 +129,21 @@ class Source(ABC):
     def laid_out(self, tensor: Tensor) -> Tensor:
         """The same numbers, contiguous or with other strides."""
         return self.choice(*[_contiguous] * len(_LAYOUTS), *_LAYOUTS)(tensor)
+
+    def upstream(self, output: Tensor) -> Tensor:
+        """A gradient that may arrive for ``output``: its shape and dtype, and any strides.
+
+        As it comes from a sum over everything or over an axis, it is one number, or numbers along
+        the other axes, expanded.
+        """
+        shape = list(output.shape)
+        expanded = self.choice("", "", "everywhere", "along an axis")
+        if expanded == "everywhere":
+            shape = [1] * len(shape)
+        elif expanded and shape:
+            shape[self.integer(0, len(shape) - 1)] = 1
+        numbers = self.nonzero(*shape, low=0.1, strided=not expanded)
+        return numbers.to(output.dtype).expand(output.shape)
 
 
 class Seeded(Source):
@@ -163,9 +181,9 @@ def _spread(seed: int, shape: Sequence[int], low: float, high: float, which: int
     within = 0.25 + torch.rand(count, generator=generator, dtype=torch.double) / 2
     width = (high - low) / parts
     found = low + width * (part + (0 if seed else first) + within)
-    # Short decimals, which a program can be written with. The last is not 0, so that no threshold
-    # or margin, which is a number with fewer of them, is met exactly.
-    decimals = max(2 if seed else 1, math.ceil(-math.log10(width)))
+    # Decimals, which a program can be written with: few in the simplest tensor. The last is not 0,
+    # so that no threshold or margin, a number with fewer of them, is met exactly.
+    decimals = max(5 if seed else 1, math.ceil(-math.log10(width)))
     last = torch.randint(1, 10, (count,), generator=generator)
     found = ((found * 10**decimals).round() * 10 + last) / 10 ** (decimals + 1)
     return found.reshape(tuple(shape))
