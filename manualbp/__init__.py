@@ -13,6 +13,10 @@ Models as they are:
 - ``intercept()``: inside, torch's own functions run by formula
 - ``coverage(cost)``: whose derivative each step of a backward pass is
 
+Is this backward right?
+
+- ``verify(f, *inputs)``: a report on a formula, a Function, a function, a module, a whole model
+
 Ways to run formulas without autograd:
 
 - ``Tape()``: records them, and runs their rules backwards: ``tape.backprop(cost)``
@@ -25,6 +29,7 @@ from manualbp.conversion.modules import convert, revert
 from manualbp.conversion.report import coverage
 from manualbp.core.formula import Formula, rule
 from manualbp.tape import Tape, compile_step
+from manualbp.verification import verify
 
 __all__ = [
     "Formula",
@@ -39,6 +44,7 @@ __all__ = [
     "nn",
     "revert",
     "rule",
+    "verify",
 ]
 
 __version__ = "0.1.0"

@@ -1,0 +1,168 @@
+"""The gradients beside autograd's: of the forward pass itself, of torch's twin, of a reference.
+
+Where two disagree, central differences along the difference of the two decide which is right.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from manualbp.conversion.modules import revert
+from manualbp.verification.diagnosis import describe
+from manualbp.verification.differences import slope
+from manualbp.verification.examination import (
+    BackwardRaised,
+    Examination,
+    Pulled,
+    distance,
+    first_line,
+)
+from manualbp.verification.subject import Subject
+
+#: what two implementations may differ by
+SHARP = 1e-9
+
+
+class _Context:
+    """Stands in for ``ctx`` where a forward pass runs with autograd's own derivative."""
+
+    def __init__(self, count: int) -> None:
+        self.needs_input_grad = (True,) * count
+
+    def save_for_backward(self, *tensors: Tensor) -> None:
+        self.saved_tensors = tensors
+
+    def _ignore(self, *_: Any) -> None: ...
+
+    save_for_forward = mark_dirty = mark_non_differentiable = _ignore
+    set_materialize_grads = mark_shared_storage = _ignore
+
+
+def by_the_forward(ex: Examination) -> None:
+    """autograd's own derivative of what a Function's forward pass computes."""
+    name = "autograd of the forward pass"
+    subject = ex.subject
+    function = _function_of(subject)
+    if function is None:
+        ex.skip(name, "it is no Function by itself")
+        return
+    old = function.setup_context is Function.setup_context
+    without_ctx = not old or getattr(function, "derivation", None) is not None
+
+    def forward(*inputs: Any) -> Any:
+        if without_ctx:
+            return function.forward(*inputs)
+        return function.forward(_Context(len(inputs)), *inputs)
+
+    _compare(ex, forward, name, decisive=False)
+
+
+def _function_of(subject: Subject) -> Any:
+    """The Function that is verified, where it is one and no more."""
+    if isinstance(subject.f, type) and issubclass(subject.f, Function):
+        return subject.f
+    owner = getattr(subject.f, "__self__", None)
+    if isinstance(owner, type) and issubclass(owner, Function) and subject.f.__name__ == "apply":
+        return owner
+    return None
+
+
+def reference(ex: Examination, other: Callable[..., Any]) -> None:
+    """Value and gradients of another implementation."""
+    other = other.apply if isinstance(other, type) and issubclass(other, Function) else other
+    try:
+        own = ex.subject.value(ex.base, ex.dtype)
+        theirs = ex.subject.value(ex.base, ex.dtype, f=other)
+    except Exception as error:
+        ex.skip("the reference", first_line(error))
+        return
+    if len(own) != len(theirs):
+        ex.note("wrong", f"gives {len(own)} values, the reference {len(theirs)}")
+        return
+    for k, (one, two) in enumerate(zip(own, theirs, strict=True)):
+        error = distance(one, two)
+        ex.check("the reference").saw(error)
+        if error > max(1e-8, ex.rounding):
+            which = f" {k}" if len(own) > 1 else ""
+            shapes = f": shape {tuple(one.shape)}, not {tuple(two.shape)}"
+            told = shapes if one.shape != two.shape else f" by {100 * error:.3g} %"
+            ex.note("wrong", f"value{which} differs from the reference's{told}", "", error)
+            return
+    _compare(ex, other, "the reference", decisive=True)
+
+
+def torch_twin(ex: Examination) -> Callable[..., Any] | None:
+    """torch's own layer, of a layer of :mod:`manualbp.nn`."""
+    module = ex.subject.module
+    if module is None or not type(module).__module__.startswith("manualbp.nn"):
+        return None
+    return revert(module)
+
+
+def _compare(ex: Examination, other: Callable[..., Any], name: str, decisive: bool) -> None:
+    """The gradients beside autograd's of ``other``; differences decide between the two."""
+    subject = ex.subject
+    try:
+        own = ex.pull(ex.base)
+        twin = ex.pull(ex.base, lambda _: own.upstream, f=other)
+    except BackwardRaised as error:
+        ex.skip(name, first_line(error))
+        return
+    except Exception as error:
+        ex.skip(name, first_line(error))
+        return
+    values = zip(own.run.outputs, twin.run.outputs, strict=False)
+    if any(a.shape != b.shape or distance(b, a) > 1e-6 for a, b in values):
+        ex.skip(name, "it gives another value")
+        return
+    for i, found in own.grads.items():
+        expected = twin.grads[i]
+        error = distance(found, expected)
+        if not math.isfinite(error) and expected is None:
+            continue
+        if error > SHARP and not (ex.differs(error, own, i) and _is_right(ex, own, i, expected)):
+            ex.skip(name, "it has another derivative, which is not that of the value")
+            continue
+        ex.check(name).saw(error)
+        if error <= SHARP or i in ex.accused or expected is None:
+            continue
+        told = describe(ex._wrong(ex.base, own, i, found, expected, None))
+        ex.find("wrong", f"{told}, beside {name}", i, error)
+    del subject, decisive
+
+
+def _is_right(ex: Examination, own: Pulled, i: int, expected: Tensor | None) -> bool:
+    """Whether differences along the difference of two gradients are for ``expected``."""
+    value = ex.base.values[i]
+    if value.is_complex():
+        return False
+    found = own.grads[i]
+    one = torch.zeros_like(value).double() if found is None else found.detach().double()
+    two = torch.zeros_like(one) if expected is None else expected.detach().double()
+    if not bool(one.isfinite().all()) or not bool(two.isfinite().all()):
+        return False
+    v = two - one
+    v = v * float(value.double().abs().max() or 1.0) / float(v.abs().max())
+    x = value.detach().double()
+
+    def along(t: float) -> Tensor:
+        outputs = ex.subject.value(ex.base.at(i, x + t * v), ex.dtype)
+        return _inner(outputs, own.upstream)
+
+    measured = slope(along, along(0.0), ex.eps)
+    if measured.kink or not measured.finite:
+        return False
+    ours, theirs = (float((t * v).sum()) for t in (one, two))
+    at = float(measured.value)
+    return abs(at - theirs) + 5 * float(measured.error) < abs(at - ours)
+
+
+def _inner(outputs: Sequence[Tensor], upstream: Sequence[Tensor]) -> Tensor:
+    terms = [(t.double() * g.double()).sum() for t, g in zip(outputs, upstream, strict=True)]
+    return torch.stack(terms).sum().reshape(1)

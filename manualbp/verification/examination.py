@@ -1,0 +1,455 @@
+"""One subject under examination: its gradients, the truth beside them, and what was found."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from manualbp.verification.diagnosis import Wrong, describe
+from manualbp.verification.differences import sizes_of
+from manualbp.verification.report import Check, Finding
+from manualbp.verification.subject import Point, Run, Subject
+from manualbp.verification.truth import TOLERANCES, Comparison, Truth, flat_upstream
+
+#: two runs of the same formula differ by no more
+SAME = 1e-10
+
+
+class BackwardRaised(Exception):
+    """The backward pass raised ``error``."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+@dataclass
+class Pulled:
+    """Gradients: of each slot that wanted one, for ``upstream`` from above."""
+
+    run: Run
+    upstream: list[Tensor]
+    grads: dict[int, Tensor | None]
+
+
+def first_line(error: BaseException) -> str:
+    """``ValueError: …``, the first line of it."""
+    if isinstance(error, BackwardRaised):
+        error = error.error
+    text = " ".join(str(error).strip().split("\n")[:1])
+    return f"{type(error).__name__}: {text[:160]}".rstrip(": ")
+
+
+def upstream_like(outputs: Sequence[Tensor], number: int = 0) -> list[Tensor]:
+    """Random gradients from above: normal, none of them near zero."""
+    generator = torch.Generator().manual_seed(77 + number)
+    found = []
+    for t in outputs:
+        g = torch.randn(t.shape, generator=generator, dtype=torch.double)
+        g = g + 0.1 * torch.where(g < 0, -1.0, 1.0)
+        found.append(g.to(device=t.device, dtype=t.dtype))
+    return found
+
+
+class Examination:
+    """Examines one subject.
+
+    Args:
+        subject: what is verified.
+        path: of the module, for the findings.
+        surrogate: a function whose autograd gradient the backward pass is held to.
+        thorough: whether what only a hand-written backward pass gets wrong is tried too.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        path: str = "",
+        surrogate: Callable[..., Any] | None = None,
+        thorough: bool = True,
+    ) -> None:
+        self.subject, self.path, self.surrogate, self.thorough = subject, path, surrogate, thorough
+        self.findings: list[Finding] = []
+        self.checks: dict[str, Check] = {}
+        #: the slots whose gradient is not right, so that nothing else is said of them
+        self.accused: set[int] = set()
+        #: in which the differences are taken; None: that of what was given
+        self.dtype: torch.dtype | None = torch.double
+        #: a point where the function has a derivative
+        self.base = subject.given
+        self._truths: list[tuple[Point, Truth]] = []
+
+    # ------------------------------------------------------------------------------- notes
+
+    def find(
+        self, kind: str, how: str, slot: int | None = None, error: float | None = None
+    ) -> None:
+        """Note a finding; one against a slot is the only one against it."""
+        argument = "" if slot is None else self.subject.slots[slot].name
+        finding = Finding(kind, self.path, argument, how, error)
+        if finding.against and slot is not None:
+            if slot in self.accused:
+                return
+            self.accused.add(slot)
+        self.findings.append(finding)
+
+    def note(self, kind: str, how: str, argument: str = "", error: float | None = None) -> None:
+        """Note a finding that is not about the gradient of one slot."""
+        self.findings.append(Finding(kind, self.path, argument, how, error))
+
+    def like(self, subject: Subject) -> Examination:
+        """An examination of another form of the subject."""
+        made = Examination(subject, self.path, self.surrogate, self.thorough)
+        made.dtype = self.dtype
+        names = [slot.name for slot in subject.slots]
+        own = [self.subject.slots[i].name for i in self.accused]
+        made.accused = {i for i, name in enumerate(names) if name in own}
+        return made
+
+    def adopt(self, other: Examination) -> None:
+        """Take over what another form was found to be."""
+        names = [slot.name for slot in self.subject.slots]
+        self.accused |= {names.index(other.subject.slots[i].name) for i in other.accused}
+        self.findings += [f for f in other.findings if f.kind != "kink"]
+        for name, check in other.checks.items():
+            own = self.check(name)
+            own.tried += check.tried
+            own.error = max(filter(None, (own.error, check.error)), default=check.error)
+
+    def check(self, name: str) -> Check:
+        return self.checks.setdefault(name, Check(name, path=self.path))
+
+    def skip(self, name: str, why: str) -> None:
+        check = self.check(name)
+        check.skipped = check.skipped or why
+
+    @property
+    def eps(self) -> float:
+        """The precision in which the subject runs."""
+        return torch.finfo(self.dtype or self.subject.dtype).eps
+
+    @property
+    def rounding(self) -> float:
+        """What two equal runs may differ by."""
+        return SAME if self.eps < 1e-12 else TOLERANCES[self.dtype or self.subject.dtype]
+
+    def differs(self, error: float, pulled: Pulled, i: int) -> bool:
+        """Whether ``error`` is more than rounding makes of the gradient of a slot."""
+        return error > self.rounding and error > 300 * self.noise(self.base, pulled, i)
+
+    @property
+    def failed(self) -> bool:
+        return any(finding.against for finding in self.findings)
+
+    # ------------------------------------------------------------------------------- gradients
+
+    def pull(
+        self,
+        point: Point,
+        upstream: Callable[[Sequence[Tensor]], list[Tensor]] | None = None,
+        *,
+        wanted: Sequence[int] | None = None,
+        dtype: torch.dtype | None | str = "own",
+        between: Callable[[Run], None] | None = None,
+        f: Callable[..., Any] | None = None,
+        autocast: bool = False,
+        outputs: Sequence[int] | None = None,
+    ) -> Pulled:
+        """A forward and a backward pass.
+
+        Args:
+            point: where.
+            upstream: makes the gradients that arrive from the outputs; random ones without it.
+            wanted: the slots that require a gradient; all without it.
+            dtype: of the copies; the examination's own without it.
+            between: what happens between the two passes.
+            f: another function of the same inputs.
+            autocast: whether it runs under autocast.
+            outputs: those that are used; all without it.
+
+        Raises:
+            BackwardRaised: the backward pass raises; what the forward pass raises passes through.
+        """
+        wanted = range(len(self.subject.slots)) if wanted is None else wanted
+        precision = self.dtype if dtype == "own" else dtype
+        run = self.subject.run(point, precision, wanted, autocast, f)  # type: ignore[arg-type]
+        gs = (upstream or upstream_like)(run.outputs)
+        if between is not None:
+            between(run)
+        used = range(len(run.outputs)) if outputs is None else outputs
+        pairs = [(run.outputs[k], gs[k]) for k in used if run.outputs[k].requires_grad]
+        found: Sequence[Tensor | None] = [None] * len(wanted)
+        leaves = [run.leaves[i] for i in wanted]
+        if pairs:
+            ends, arriving = zip(*pairs, strict=True)
+            try:
+                found = torch.autograd.grad(ends, leaves, arriving, allow_unused=True)
+            except Exception as error:
+                raise BackwardRaised(error) from error
+        return Pulled(run, gs, dict(zip(wanted, found, strict=True)))
+
+    def truth(self, point: Point) -> Truth:
+        """The derivative at a point, found once."""
+        for known, truth in self._truths:
+            if known is point:
+                return truth
+        made = Truth(self.subject, point, self.dtype)
+        self._truths.append((point, made))
+        return made
+
+    # ------------------------------------------------------------------------------- judging
+
+    def judge(
+        self,
+        point: Point,
+        name: str,
+        note: str = "",
+        *,
+        upstream: Callable[[Sequence[Tensor]], list[Tensor]] | None = None,
+        slots: Sequence[int] | None = None,
+        wanted: Sequence[int] | None = None,
+        outputs: Sequence[int] | None = None,
+        entries: bool | None = None,
+    ) -> bool:
+        """Hold the gradients at a point to the truth there.
+
+        Args:
+            point: where.
+            name: of the check.
+            note: added to what is found: where alone it is wrong.
+            upstream, wanted, outputs: as of :meth:`pull`.
+            slots: those that are judged; all that are not accused without it.
+            entries: as of :meth:`Truth.probe`.
+
+        Returns:
+            whether the differences could judge every slot.
+        """
+        pulled = self.pull(point, upstream, wanted=wanted, outputs=outputs)
+        own = range(len(self.subject.slots)) if slots is None else slots
+        settled = True
+        for i in own:
+            if i in self.accused or i not in pulled.grads:
+                continue
+            if self.surrogate is not None:
+                self._beside_surrogate(point, pulled, i, name, note)
+            else:
+                settled &= self._beside_differences(point, pulled, i, name, note, outputs, entries)
+        return settled
+
+    def _beside_differences(
+        self,
+        point: Point,
+        pulled: Pulled,
+        i: int,
+        name: str,
+        note: str,
+        outputs: Sequence[int] | None,
+        entries: bool | None,
+    ) -> bool:
+        truth = self.truth(point)
+        if not truth.finite:
+            return False
+        probe = truth.probe(i, entries)
+        if probe is None:
+            return False
+        used = range(len(pulled.upstream)) if outputs is None else outputs
+        gs = [g if k in used else torch.zeros_like(g) for k, g in enumerate(pulled.upstream)]
+        g, found = flat_upstream(gs), _real(pulled.grads[i])
+        beside = probe.compare(found, g)
+        self.check(name).saw(beside.error)
+        if beside.right:
+            return True
+        if not beside.finite:
+            self.find("nan", _where_not_finite(found, point.values[i]) + note, i)
+            return True
+        noise = self.noise(point, pulled, i) if found is not None else 0.0
+        if probe.compare(found, g, tolerance=probe.tolerance + 300 * noise).right:
+            self.skip(name, "ill-conditioned: rounding of the input changes the gradient as much")
+            return False
+        self._accuse(point, pulled, i, truth, beside, note)
+        return True
+
+    def _beside_surrogate(
+        self, point: Point, pulled: Pulled, i: int, name: str, note: str
+    ) -> None:
+        expected = self.pull(point, lambda _: pulled.upstream, f=self.surrogate).grads[i]
+        found = _real(pulled.grads[i])
+        shape = point.values[i].shape if found is None else found.shape
+        expected = torch.zeros(shape) if expected is None else _real(expected)
+        error = distance(found, expected)
+        self.check(name).saw(error)
+        if error > 1e-8 + 300 * self.noise(point, pulled, i):
+            wrong = self._wrong(point, pulled, i, found, expected, None)
+            told = f"{describe(wrong)}, beside the surrogate's{note}"
+            self.find("wrong" if math.isfinite(error) else "nan", told, i, error)
+
+    def noise(self, point: Point, pulled: Pulled, i: int) -> float:
+        """How much the gradient of a slot changes when its inputs are rounded."""
+        eps = 4 * torch.finfo(self.dtype or self.subject.dtype).eps
+        found, largest = _real(pulled.grads[i]), 0.0
+        for number in range(2):
+            near = [v + _nudge(v, eps, number) for v in point.values]
+            with contextlib.suppress(Exception):
+                other = self.pull(replace(point, values=near), lambda _: pulled.upstream).grads[i]
+                largest = max(largest, distance(_real(other), found))
+        return largest
+
+    def _accuse(
+        self, point: Point, pulled: Pulled, i: int, truth: Truth, beside: Comparison, note: str
+    ) -> None:
+        found = _real(pulled.grads[i])
+        expected = self._entries(truth, i, flat_upstream(pulled.upstream))
+        if expected is None:
+            how = f"is off by {100 * beside.error:.3g} % along random directions"
+            if found is None:
+                how = "no gradient is returned (None), though the value depends on it"
+            self.find("wrong", how + note, i, beside.error)
+            return
+        shape = point.values[i].shape if found is None else found.shape
+        expected = expected.reshape(shape)
+        kind, how = "wrong", ""
+        rounded = found is not None and rounding_of(found, expected)
+        if rounded and beside.error <= 16 * torch.finfo(self.subject.dtype).eps:
+            return  # as precise as what was given
+        if rounded:
+            kind, how = "imprecise", f"is right to {beside.error:.0e} only, as if {rounded}"
+        wrong = self._wrong(point, pulled, i, found, expected, truth)
+        self.find(kind, (how or describe(wrong)) + note, i, beside.error)
+
+    def _entries(self, truth: Truth, i: int, g: Tensor) -> Tensor | None:
+        """Every entry of the right gradient, where there are not too many."""
+        n = truth.point.values[i].numel()
+        if n * truth.middle.numel() > 16_000_000 or n * 6 * truth.seconds > 3.0:
+            return None
+        probe = truth.probe(i, True)
+        return None if probe is None else probe.expected(g)
+
+    def _wrong(
+        self,
+        point: Point,
+        pulled: Pulled,
+        i: int,
+        found: Tensor | None,
+        expected: Tensor,
+        truth: Truth | None,
+    ) -> Wrong:
+        def expected_for(gs: list[Tensor]) -> Tensor | None:
+            if truth is None:
+                other = self.pull(point, lambda _: gs, f=self.surrogate).grads[i]
+                return None if other is None else _real(other)
+            entries = self._entries(truth, i, flat_upstream(gs))
+            return None if entries is None else entries.reshape(expected.shape)
+
+        others = {}
+        if truth is not None:
+            for j, slot in enumerate(self.subject.slots):
+                if j != i and point.values[j].shape == point.values[i].shape:
+                    entries = self._entries(truth, j, flat_upstream(pulled.upstream))
+                    if entries is not None:
+                        others[slot.name] = entries.reshape(expected.shape)
+        return Wrong(
+            None if found is None else found.detach().double(),
+            expected.detach().double(),
+            _real(point.values[i]).detach().double(),
+            [g.detach().double() for g in pulled.upstream],
+            [t.detach().double() for t in pulled.run.outputs],
+            expected_for,
+            others,
+            [tuple(v.shape) for v in point.others if isinstance(v, Tensor)],
+        )
+
+
+# ------------------------------------------------------------------------------- numbers
+
+
+def _real(tensor: Any) -> Any:
+    """A complex gradient as real numbers."""
+    return torch.view_as_real(tensor) if tensor is not None and tensor.is_complex() else tensor
+
+
+def _nudge(value: Tensor, eps: float, number: int) -> Tensor:
+    generator = torch.Generator().manual_seed(number)
+    noise = torch.randn(value.shape, generator=generator, dtype=torch.double).to(value.device)
+    return (eps * noise * value.detach().abs()).to(torch.promote_types(value.dtype, torch.double))
+
+
+def distance(found: Tensor | None, expected: Tensor | None) -> float:
+    """The largest difference by the largest entry; None is zero."""
+    if expected is None:
+        found, expected = expected, found
+    if expected is None:
+        return 0.0
+    found = torch.zeros_like(expected) if found is None else found
+    if found.shape != expected.shape:
+        return math.inf
+    if not found.numel():
+        return 0.0
+    off = (found.detach().double() - expected.detach().double()).abs()
+    off = torch.where(found.isnan() & expected.isnan(), torch.zeros_like(off), off)
+    scale = float(expected.detach().double().abs().max())
+    worst = float(off.max())
+    if not math.isfinite(worst):
+        same = torch.equal(found.detach().nan_to_num(), expected.detach().nan_to_num())
+        return 0.0 if same else math.inf
+    return worst / scale if scale else (worst if worst == 0 else math.inf)
+
+
+def rounding_of(found: Tensor, expected: Tensor) -> str:
+    """The precision as of which ``found`` is a rounded ``expected``; else ``""``.
+
+    An error that is rounding has no pattern: entries are off both ways, by different factors.
+    """
+    scale = float(expected.abs().max())
+    if expected.numel() < 4 or scale == 0:
+        return ""
+    there = expected.abs() > 1e-3 * scale
+    off = ((found.double() - expected) / expected)[there]
+    if off.numel() < 4 or bool((off > 0).all()) or bool((off < 0).all()):
+        return ""
+    worst = float((found.double() - expected).abs().max()) / scale
+    for limit, told in ((2e-6, "computed in float32"), (4e-2, "computed in bfloat16 or float16")):
+        if worst <= limit and float(off.abs().max()) <= 4 * limit:
+            return told if float(off.std()) > 0.3 * float(off.abs().mean()) else ""
+    return ""
+
+
+def _where_not_finite(found: Tensor | None, value: Tensor) -> str:
+    if found is None or found.shape != value.shape:
+        return "is not finite, though the derivative is"
+    bad = ~found.isfinite()
+    what = "NaN" if bool(found.isnan().any()) else "infinite"
+    at = value.detach()[bad].double()
+    where = f"at inputs from {float(at.min()):.3g} to {float(at.max()):.3g}"
+    if int(bad.sum()) == found.numel():
+        where = "everywhere"
+    return f"is {what} {where}, though the derivative is finite"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Without warnings: what is run says nothing of its own."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def moved(point: Point, number: int, by: float = 0.1) -> Point:
+    """A point near another: every value moved by a share of its size."""
+    values = []
+    for k, value in enumerate(point.values):
+        generator = torch.Generator().manual_seed(101 * number + k)
+        x = torch.view_as_real(value) if value.is_complex() else value
+        noise = torch.randn(x.shape, generator=generator, dtype=torch.double).to(x.device)
+        there = x.detach().double() + by * noise * sizes_of(x)
+        there = there.to(x.dtype if x.dtype is torch.double else torch.double)
+        values.append(torch.view_as_complex(there) if value.is_complex() else there)
+    return replace(point, values=values)
+
+

@@ -1,0 +1,299 @@
+"""Is it the derivative? At the inputs given, and wherever else the function has a value."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from manualbp.verification.examination import (
+    BackwardRaised,
+    Examination,
+    distance,
+    first_line,
+    moved,
+    upstream_like,
+)
+from manualbp.verification.subject import Point
+
+#: how often a point is drawn anew near a kink
+REDRAWN = 4
+
+
+def at_the_inputs(ex: Examination) -> None:
+    """The gradients at the inputs given, beside central differences.
+
+    Sets ``ex.base``: a point where the function has a derivative, or None.
+    """
+    name = "central differences" if ex.surrogate is None else "the surrogate's gradient"
+    point = ex.subject.given
+    for number in range(REDRAWN + 1):
+        there = moved(point, number, 0.02 * number) if number else point
+        try:
+            settled = ex.judge(there, name)
+        except BackwardRaised as error:
+            ex.find("raises", f"the backward pass raises {first_line(error)}")
+            return
+        except Exception:
+            if number == 0:
+                raise
+            continue
+        if settled:
+            ex.base = there
+            if number:
+                ex.find("kink", "no derivative at the inputs given; others were drawn near them")
+            return
+    ex.base = point
+    ex.skip(name, "no point with a derivative was found near the inputs")
+
+
+def at_other_points(ex: Examination) -> None:
+    """The same at points that are derived from the inputs: a wrong rule may be right at some."""
+    name = "other points"
+    for point, note in _points(ex):
+        try:
+            ex.judge(point, name, f", {note}" if note else "", entries=None)
+        except BackwardRaised as error:
+            ex.find("raises", f"the backward pass raises {first_line(error)}, {note}")
+        except Exception:  # the function has no value there
+            ex.skip(name, "where the function has no value")
+
+
+def _points(ex: Examination) -> Iterator[tuple[Point, str]]:
+    base = ex.base
+    yield moved(base, 7, 0.3), ""
+    inputs = [i for i, slot in enumerate(ex.subject.slots) if slot.index is not None]
+    groups = [inputs, *([i] for i in inputs if len(inputs) > 1)] if inputs else []
+    if ex.truth(base).seconds > 2e-3 or not ex.thorough:
+        groups = groups[:1]
+    for change, note in _CHANGES:
+        for group in groups:
+            values = list(base.values)
+            for i in group:
+                if not values[i].is_complex():
+                    values[i] = change(values[i].detach().double())
+            yield replace(base, values=values), f"only {note}"
+    for size, note in ((1, "for a batch of one"), (None, "for a larger batch")):
+        if (other := of_batch(ex, size)) is not None:
+            yield other, f"only {note}"
+    if ex.subject.module is not None:
+        mode = not base.training
+        yield replace(base, training=mode), f"only in {'training' if mode else 'eval'} mode"
+
+
+def _some_zero(x: Tensor) -> Tensor:
+    flat = x.flatten().clone()
+    flat[::3] = 0.0
+    return flat.reshape(x.shape)
+
+
+_CHANGES: tuple[tuple[Callable[[Tensor], Tensor], str], ...] = (
+    (lambda x: -x.abs() - 0.01, "for negative inputs"),
+    (lambda x: x.abs() + 0.01, "for positive inputs"),
+    (lambda x: 6.0 * x, "for large inputs"),
+    (lambda x: 40.0 * x, "for large inputs (40 times those given)"),
+    (lambda x: 400.0 * x, "for large inputs (400 times those given)"),
+    (lambda x: -40.0 * x, "for large inputs (40 times those given, negative)"),
+    (lambda x: 0.01 * x, "for small inputs"),
+    (_some_zero, "where inputs are 0"),
+    (torch.zeros_like, "where all inputs are 0"),
+)
+
+
+def of_batch(ex: Examination, size: int | None) -> Point | None:
+    """The base point with ``size`` examples; None: with its own and as many others.
+
+    Which axis is the batch's is not known: each first axis as long as the first of the value, or
+    of the first input, is taken for it; where the function then has a value, it has a derivative.
+    """
+    subject, base = ex.subject, ex.base
+    inputs = [(slot.index, i) for i, slot in enumerate(subject.slots) if slot.index is not None]
+    others = list(base.others)
+    for index, i in inputs:
+        others[index] = base.values[i]
+    outputs = [t for t in subject.value(base, ex.dtype) if t.ndim]
+    tensors = [t for t in others if isinstance(t, Tensor) and t.ndim]
+    if not tensors:
+        return None
+    count = outputs[0].shape[0] if outputs else tensors[0].shape[0]
+    if not any(t.shape[0] == count for t in tensors) or count == size or count == 0:
+        return None
+
+    def resized(t: object) -> object:
+        if not isinstance(t, Tensor) or not t.ndim or t.shape[0] != count:
+            return t
+        t = t.detach()
+        if size is not None:
+            return t[:size]
+        extra = t + 0.1 * t.roll(1, 0) if t.is_floating_point() else t.roll(1, 0)
+        return torch.cat([t, extra])
+
+    changed = [resized(t) for t in others]
+    values = list(base.values)
+    for index, i in inputs:
+        values[i] = changed[index]  # type: ignore[call-overload]
+    return replace(base, values=values, others=changed)
+
+
+def without_an_argument(ex: Examination) -> None:
+    """Where an argument may be None, the gradients of the others are right too."""
+    subject = ex.subject
+    for i, slot in enumerate(subject.slots):
+        if slot.index is None or len(subject.slots) < 2:
+            continue
+        others, kept = list(ex.base.others), [j for j in range(len(subject.slots)) if j != i]
+        others[slot.index] = None
+        reduced = subject.without(i)
+        point = Point([ex.base.values[j] for j in kept], others, ex.base.training)
+        inner = ex.like(reduced)
+        try:
+            inner.subject.choose_outputs(point, ex.dtype)
+            inner.judge(point, "None for an argument", f", only where {slot.name} is None")
+        except BackwardRaised as error:
+            told = f"the backward pass raises {first_line(error)}, only where {slot.name} is None"
+            ex.find("raises", told)
+        except Exception:
+            continue
+        finally:
+            subject.choose_outputs(ex.base, ex.dtype)
+        ex.adopt(inner)
+
+
+# ------------------------------------------------------------------------------- what arrives
+
+
+def of_any_layout(ex: Examination) -> None:
+    """Gradients that arrive expanded, transposed, narrowed, zero, large."""
+    name = "layouts of the gradient that arrives"
+    for told, layout in _LAYOUTS:
+
+        def arriving(
+            outputs: Sequence[Tensor], layout: Callable[[Tensor], Tensor] = layout
+        ) -> list[Tensor]:
+            return [layout(g) for g in upstream_like(outputs, 1)]
+
+        def alike(
+            outputs: Sequence[Tensor], layout: Callable[[Tensor], Tensor] = layout
+        ) -> list[Tensor]:
+            return [layout(g).clone(memory_format=torch.contiguous_format) for g in upstream_like(outputs, 1)]
+
+        try:
+            pulled = ex.pull(ex.base, arriving)
+        except BackwardRaised as error:
+            ex.find("raises", f"the backward pass raises {first_line(error)}, for {told}")
+            continue
+        beside = ex.pull(ex.base, alike)
+        for i, found in pulled.grads.items():
+            error = distance(found, beside.grads[i])
+            ex.check(name).saw(error)
+            if i not in ex.accused and ex.differs(error, pulled, i):
+                kind = "wrong" if found is None or bool(found.isfinite().all()) else "nan"
+                ex.find(kind, f"is wrong only for {told}", i, error)
+        if not ex.failed:
+            ex.judge(ex.base, name, f", only for {told}", upstream=alike)
+
+
+def _narrowed(g: Tensor) -> Tensor:
+    if not g.ndim:
+        return g
+    wide = torch.cat([g, 7 * g, g], -1)
+    return wide.narrow(-1, g.shape[-1], g.shape[-1]).div_(7)
+
+
+def _gaps(g: Tensor) -> Tensor:
+    apart = g.new_full((*g.shape, 2), torch.nan)
+    apart[..., 0] = g
+    return apart[..., 0]
+
+
+_LAYOUTS: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
+    ("an expanded gradient, as of sum()", lambda g: g.reshape(-1)[:1].reshape(()).expand(g.shape) if g.numel() else g),
+    ("a gradient expanded over its first axis", lambda g: g[:1].expand(g.shape) if g.ndim else g),
+    (
+        "a transposed gradient",
+        lambda g: g.transpose(0, -1).contiguous().transpose(0, -1) if g.ndim > 1 else g,
+    ),
+    ("a narrowed gradient, as of cat()", _narrowed),
+    ("a strided gradient", _gaps),
+    ("a gradient of zeros", torch.zeros_like),
+    ("a large gradient", lambda g: 1e3 * g),
+    ("a small gradient", lambda g: 1e-3 * g),
+)
+
+
+def of_one_input(ex: Examination) -> None:
+    """Each input alone wants a gradient; all but one do."""
+    count = len(ex.subject.slots)
+    if count < 2:
+        return
+    together = ex.pull(ex.base)
+    groups = [([i], "only when it alone requires a gradient") for i in range(count)]
+    if 2 < count <= 6:
+        groups += [
+            ([j for j in range(count) if j != i], f"only when {slot.name} requires no gradient")
+            for i, slot in enumerate(ex.subject.slots)
+        ]
+    for wanted, note in groups:
+        try:
+            pulled = ex.pull(ex.base, wanted=wanted)
+        except BackwardRaised as error:
+            ex.find("raises", f"the backward pass raises {first_line(error)}, {note}", wanted[0])
+            continue
+        for i, found in pulled.grads.items():
+            error = distance(found, together.grads[i])
+            ex.check("each input alone").saw(error)
+            if ex.differs(error, together, i):
+                ex.find("wrong", f"is another gradient {note}", i, error)
+
+
+def of_one_output(ex: Examination) -> None:
+    """Each output alone is used, so the gradients of the others are undefined."""
+    outputs = ex.pull(ex.base).run.outputs
+    if len(outputs) < 2:
+        return
+    for k in range(len(outputs)):
+        note = f", only where output {k} alone is used"
+        try:
+            ex.judge(ex.base, "each output alone", note, outputs=[k])
+        except BackwardRaised as error:
+            ex.find("raises", f"the backward pass raises {first_line(error)}{note}")
+
+
+def of_any_strides(ex: Examination) -> None:
+    """Inputs of other strides give the same value and the same gradient."""
+    base = ex.base
+    values = [_restrided(v) for v in base.values]
+    others = [_restrided(v) if isinstance(v, Tensor) else v for v in base.others]
+    slots = [slot.index is not None for slot in ex.subject.slots]
+    values = [s if own else v for s, own, v in zip(values, slots, base.values, strict=True)]
+    point = replace(base, values=values, others=others)
+    name = "inputs of other strides"
+    expected = ex.pull(base)
+    try:
+        pulled = ex.pull(point)
+    except BackwardRaised as error:
+        ex.find("raises", f"the backward pass raises {first_line(error)}, only for strided inputs")
+        return
+    except Exception as error:
+        ex.find("unsupported", f"strided inputs: {first_line(error)}")
+        return
+    for found, twin in zip(pulled.run.outputs, expected.run.outputs, strict=True):
+        if distance(found, twin) > max(1e-8, ex.rounding):
+            ex.find("wrong", "the value is another for strided inputs", None)
+            return
+    for i, found in pulled.grads.items():
+        error = distance(found, expected.grads[i])
+        ex.check(name).saw(error)
+        if ex.differs(error, expected, i):
+            ex.find("wrong", "is wrong only for strided inputs", i, error)
+
+
+def _restrided(t: Tensor) -> Tensor:
+    t = t.detach()
+    if t.ndim > 1:
+        return t.movedim(0, -1).contiguous().movedim(-1, 0)
+    if t.ndim == 1 and t.numel():
+        return torch.stack([t, t], -1)[:, 0]
+    return t

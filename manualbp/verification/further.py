@@ -1,0 +1,323 @@
+"""Beyond the first derivative: second order, forward mode, vmap, torch.compile, empty batches."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from manualbp.verification.differences import sizes_of, slope
+from manualbp.verification.examination import (
+    Examination,
+    distance,
+    first_line,
+    moved,
+    upstream_like,
+)
+from manualbp.verification.first_order import of_batch
+from manualbp.verification.subject import Point, seed
+
+#: what a second derivative by differences may be off
+SECOND = 1e-6
+
+
+# ------------------------------------------------------------------------------- second order
+
+
+def second_order(ex: Examination) -> None:
+    """The gradient of ⟨w, gradient⟩, beside central differences of the gradient."""
+    name = "second order"
+    for number in range(3):
+        point = moved(ex.base, 20 + number, 0.02) if number else ex.base
+        settled = _second_order(ex, name, point)
+        if settled is not False:
+            return
+    ex.skip(name, "no point with a second derivative was found near the inputs")
+
+
+def _second_order(ex: Examination, name: str, point: Point) -> bool | None:
+    """True where it was settled, False at a kink, None where it is not offered."""
+    run = ex.subject.run(point, ex.dtype)
+    us = [g.requires_grad_() for g in upstream_like(run.outputs)]
+    used = [k for k, t in enumerate(run.outputs) if t.requires_grad]
+    if not used:
+        return None
+    ends, arriving = [run.outputs[k] for k in used], [us[k] for k in used]
+    try:
+        grads = torch.autograd.grad(ends, run.leaves, arriving, create_graph=True, allow_unused=True)
+        ws = [None if g is None else upstream_like([g], 3)[0] for g in grads]
+        along = [(w * g).real.sum() if g.is_complex() else (w * g).sum()
+                 for w, g in zip(ws, grads, strict=True) if g is not None and g.requires_grad]  # fmt: skip
+        if not along:
+            ex.find("unsupported", "second order: the gradient is cut from the graph")
+            return None
+        again = torch.autograd.grad(
+            torch.stack(along).sum(), [*run.leaves, *arriving], allow_unused=True
+        )
+    except Exception as error:
+        ex.find("unsupported", f"second order: {first_line(error)}")
+        return None
+
+    def value(there: Point, gs: Sequence[Tensor]) -> Tensor:
+        pulled = ex.pull(there, lambda _: [*gs], outputs=used)
+        found = [
+            (w.detach() * g).real.sum() if g.is_complex() else (w.detach() * g).sum()
+            for w, g in zip(ws, pulled.grads.values(), strict=True)
+            if w is not None and g is not None
+        ]
+        return torch.stack([f.double() for f in found]).sum().reshape(1)
+
+    gs = [u.detach() for u in us]
+    middle = value(point, gs)
+    for i, found in enumerate(again[: len(run.leaves)]):
+        if i in ex.accused or point.values[i].is_complex():
+            continue
+        x = point.values[i].detach().double()
+        for number in range(2):
+            noise = upstream_like([x], 40 + number)[0] * sizes_of(x)
+
+            def there(t: float, x: Tensor = x, v: Tensor = noise, i: int = i) -> Tensor:
+                return value(point.at(i, x + t * v), gs)
+
+            found_slope = slope(there, middle, ex.eps)
+            if found_slope.kink or not found_slope.finite:
+                return False
+            products = torch.zeros(1) if found is None else found.detach().double() * noise
+            told = float(products.sum())
+            expected, doubt = float(found_slope.value), float(found_slope.error)
+            size = max(abs(expected), float(products.norm()), 1e-9 * float(middle.abs()))
+            off = abs(told - expected)
+            ex.check(name).saw(off / size if size else 0.0)
+            if off > max(SECOND, ex.rounding) * size + 20 * doubt:
+                _tell_second(ex, i, told, expected, off / size, found)
+                break
+    return True
+
+
+def _tell_second(
+    ex: Examination, i: int, told: float, expected: float, error: float, found: Tensor | None
+) -> None:
+    how = "wrong in the second order alone: "
+    if found is None or not bool(found.any()):
+        how += (
+            "the second derivative is zero: what backward uses is cut from the graph (an "
+            "intermediate that was saved, .detach() or .data)"
+        )
+    elif expected and abs(told / expected + 1) < 1e-6:
+        how += "it has the wrong sign"
+    elif expected and abs(told / expected) < 1e3:
+        how += (
+            f"along one direction {told:.6g}, by differences {expected:.6g}: was an intermediate "
+            "saved, or detached?"
+        )
+    else:
+        how += f"along one direction {told:.6g}, by differences {expected:.6g}"
+    ex.find("wrong", how, i, error)
+
+
+# ------------------------------------------------------------------------------- forward mode
+
+
+def forward_mode(ex: Examination) -> None:
+    """⟨u, J v⟩ = ⟨Jᵀ u, v⟩, where the subject has tangents."""
+    name = "forward mode: ⟨u, J v⟩ = ⟨Jᵀ u, v⟩"
+    subject, base = ex.subject, ex.base
+    if subject.module is not None or ex.dtype is None:
+        ex.skip(name, "for functions of float64 alone")
+        return
+    pulled = ex.pull(base)
+    for i in pulled.grads:
+        if i in ex.accused or base.values[i].is_complex():
+            continue
+        v = upstream_like([base.values[i].double()], 5)[0]
+        try:
+            with forward_ad.dual_level():
+                outputs = subject.with_tangent(base, ex.dtype, i, v)
+                tangents = [forward_ad.unpack_dual(t).tangent for t in outputs]
+        except Exception as error:
+            ex.find("unsupported", f"forward mode: {first_line(error)}")
+            return
+        pushed = [
+            (g.double() * t.double()).sum()
+            for g, t in zip(pulled.upstream, tangents, strict=True)
+            if t is not None
+        ]
+        found = float(torch.stack(pushed).sum()) if pushed else 0.0
+        grad = pulled.grads[i]
+        products = torch.zeros(1) if grad is None else grad.detach().double() * v
+        size = max(float(products.norm()), abs(found))
+        error = abs(found - float(products.sum())) / size if size else 0.0
+        ex.check(name).saw(error)
+        if ex.differs(error, pulled, i):
+            told = "the tangent is missing" if not pushed else f"⟨u, J v⟩ = {found:.6g}, and"
+            how = f"wrong in forward mode (jvp) alone: {told} ⟨Jᵀ u, v⟩ = {float(products.sum()):.6g}"
+            ex.find("wrong", how, i, error)
+
+
+# ------------------------------------------------------------------------------- vmap, compile
+
+
+def mapped(ex: Examination) -> None:
+    """vmap over the function, and over the backward pass alone: each example as by itself."""
+    name = "vmap"
+    subject, base = ex.subject, ex.base
+    if subject.module is not None or ex.dtype is None:
+        ex.skip(name, "for functions of float64 alone")
+        return
+    inputs = list(range(len(subject.slots)))
+    groups = [inputs, *([i] for i in inputs if len(inputs) > 1)]
+    for group in groups:
+        if not _mapped(ex, name, group):
+            return
+    _batched_gradients(ex, base)
+
+
+def _mapped(ex: Examination, name: str, group: Sequence[int]) -> bool:
+    base, subject = ex.base, ex.subject
+    points = [base]
+    for number in (31, 32):
+        near = moved(base, number, 0.05)
+        values = [near.values[i] if i in group else v for i, v in enumerate(base.values)]
+        points.append(replace(base, values=values))
+    try:
+        each = [ex.pull(point, lambda t, n=n: upstream_like(t, n)) for n, point in enumerate(points)]
+    except Exception:
+        return True
+    stacked = [torch.stack([p.values[i].double() for p in points]).requires_grad_() for i in group]
+
+    def one(*leaves: Tensor) -> tuple[Tensor, ...]:
+        values = [v.detach().double() for v in base.values]
+        for i, leaf in zip(group, leaves, strict=True):
+            values[i] = leaf
+        return tuple(subject.called_with(base, values, ex.dtype))
+
+    try:
+        with _without_performance_warnings():
+            seed()
+            outputs = torch.func.vmap(one, randomness="same")(*stacked)
+            upstream = [torch.stack(gs) for gs in zip(*(p.upstream for p in each), strict=True)]
+            pairs = [(t, g) for t, g in zip(outputs, upstream, strict=True) if t.requires_grad]
+            if not pairs:
+                return True
+            ends, arriving = zip(*pairs, strict=True)
+            grads = torch.autograd.grad(ends, stacked, arriving, allow_unused=True)
+    except Exception as error:
+        ex.find("unsupported", f"vmap: {first_line(error)}")
+        return False
+    values = [torch.stack(ts) for ts in zip(*(p.run.outputs for p in each), strict=True)]
+    for found, expected in zip(outputs, values, strict=True):
+        error = distance(found, expected)
+        ex.check(name).saw(error)
+        if error > 1e-8:
+            ex.find("wrong", "the value is another under vmap", None, error)
+            return False
+    for i, found in zip(group, grads, strict=True):
+        expected = [p.grads[i] for p in each]
+        if any(e is None for e in expected):
+            continue
+        error = distance(found, torch.stack(expected))  # type: ignore[arg-type]
+        ex.check(name).saw(error)
+        if error > 1e-8 and ex.differs(error, each[0], i):
+            ex.find("wrong", "is wrong only under vmap", i, error)
+    return True
+
+
+def _batched_gradients(ex: Examination, base: Point) -> None:
+    run = ex.subject.run(base, ex.dtype)
+    used = [t for t in run.outputs if t.requires_grad]
+    several = [upstream_like(used, number) for number in (50, 51, 52)]
+    each = []
+    try:
+        for gs in several:
+            each.append(
+                torch.autograd.grad(used, run.leaves, gs, retain_graph=True, allow_unused=True)
+            )
+        stacked = [torch.stack(gs) for gs in zip(*several, strict=True)]
+        with _without_performance_warnings():
+            together = torch.autograd.grad(
+                used, run.leaves, stacked, allow_unused=True, is_grads_batched=True
+            )
+    except Exception as error:
+        ex.find("unsupported", f"vmap over the backward pass: {first_line(error)}")
+        return
+    for i, found in enumerate(together):
+        if any(grads[i] is None for grads in each):
+            continue
+        error = distance(found, torch.stack([grads[i] for grads in each]))  # type: ignore[misc]
+        ex.check("vmap").saw(error)
+        if error > 1e-8:
+            ex.find("wrong", "is wrong only where vmap maps the backward pass", i, error)
+
+
+@contextmanager
+def _without_performance_warnings() -> Any:
+    before = torch._C._functorch._is_vmap_fallback_warning_enabled() if hasattr(
+        torch._C._functorch, "_is_vmap_fallback_warning_enabled") else None  # fmt: skip
+    if before:
+        torch._C._functorch._set_vmap_fallback_warning_enabled(False)
+    try:
+        yield
+    finally:
+        if before:
+            torch._C._functorch._set_vmap_fallback_warning_enabled(True)
+
+
+def compiled(ex: Examination) -> None:
+    """torch.compile traces it, and changes nothing."""
+    name = "torch.compile"
+    subject, base = ex.subject, ex.base
+    expected = ex.pull(base)
+    torch._dynamo.reset()
+    logger = logging.getLogger("torch._dynamo")
+    level = logger.level
+    logger.setLevel(logging.CRITICAL)
+    function = torch.compile(subject.module or subject.function, backend="aot_eager")
+    try:
+        found = ex.pull(base, lambda _: expected.upstream, f=function)
+    except Exception as error:
+        ex.find("unsupported", f"torch.compile: {first_line(error)}")
+        return
+    finally:
+        logger.setLevel(level)
+        torch._dynamo.reset()
+    for one, two in zip(found.run.outputs, expected.run.outputs, strict=False):
+        ex.check(name).saw(distance(one, two))
+    for i, grad in found.grads.items():
+        error = distance(grad, expected.grads[i])
+        ex.check(name).saw(error)
+        if error > 1e-8 and ex.differs(error, expected, i):
+            ex.find("wrong", "is wrong only under torch.compile", i, error)
+
+
+def empty_batch(ex: Examination) -> None:
+    """A batch of no examples runs, and gives gradients of zero."""
+    point = of_batch(ex, 0)
+    if point is None:
+        ex.skip("an empty batch", "no input has a batch axis")
+        return
+    try:
+        pulled = ex.pull(point)
+    except Exception as error:
+        ex.find("unsupported", f"an empty batch: {first_line(error)}")
+        return
+    ex.check("an empty batch").saw(None)
+    for i, grad in pulled.grads.items():
+        if grad is None or not grad.numel() or not pulled.run.outputs[0].isfinite().all():
+            continue
+        if not pulled.run.outputs[0].numel() and bool(grad.nan_to_num().any()):
+            ex.find("wrong", "is not zero for a batch of no examples", i)
+
+
+CHECKS: tuple[Callable[[Examination], None], ...] = (
+    second_order,
+    forward_mode,
+    mapped,
+    empty_batch,
+    compiled,
+)

@@ -1,0 +1,191 @@
+"""What the derivative is at a point, by finite differences, and how far a gradient is from it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from manualbp.verification.differences import sizes_of, slope
+from manualbp.verification.subject import Point, Subject
+
+#: more outputs times entries than this are not looked at entry by entry
+LARGEST = 400_000
+#: seconds that the entries of one tensor may take
+ENTRY_BY_ENTRY = 0.12
+#: random directions where there are too many entries
+DIRECTIONS = 3
+#: what a gradient may be off, by the precision in which the subject was run
+TOLERANCES = {torch.double: 1e-8, torch.float: 2e-4, torch.half: 0.05, torch.bfloat16: 0.2}
+#: how many times the estimated error of the differences is allowed
+DOUBT = 20.0
+
+
+@dataclass
+class Comparison:
+    """A gradient beside the truth.
+
+    Attributes:
+        error: the largest error by the largest entry; infinite where the gradient is not finite.
+        right: whether it is within what the differences can tell.
+        finite: whether the gradient is finite.
+    """
+
+    error: float
+    right: bool
+    finite: bool = True
+
+
+class Probe:
+    """Along which directions one slot was moved, and what the outputs did.
+
+    Attributes:
+        directions: (k, n): of the flat slot.
+        slopes: (k, m): of all outputs together.
+        errors: (k, m): the estimates of their errors.
+        by_entry: whether the directions are those of the entries themselves.
+        tolerance: what a gradient may be off, relatively.
+        scale: the largest output.
+    """
+
+    def __init__(
+        self,
+        directions: Tensor,
+        slopes: Tensor,
+        errors: Tensor,
+        by_entry: bool,
+        tolerance: float,
+        scale: float,
+    ) -> None:
+        self.directions, self.slopes, self.errors = directions, slopes, errors
+        self.by_entry, self.tolerance, self.scale = by_entry, tolerance, scale
+
+    def expected(self, g: Tensor) -> Tensor | None:
+        """The flat gradient for ``g`` from above, where every entry was moved."""
+        if not self.by_entry:
+            return None
+        return (self.slopes @ g) / self.directions.diagonal()
+
+    def compare(self, found: Tensor | None, g: Tensor, tolerance: float | None = None) -> Comparison:
+        """A gradient beside what the differences give for ``g`` from above."""
+        expected = self.slopes @ g
+        if found is None:
+            along = torch.zeros_like(expected)
+        else:
+            flat = found.detach().double().reshape(-1).to(g.device)
+            if not bool(flat.isfinite().all()):
+                return Comparison(float("inf"), False, finite=False)
+            along = self.directions.diagonal() * flat if self.by_entry else self.directions @ flat
+        size = self.slopes.abs() @ g.abs()
+        if found is not None and not self.by_entry:
+            size = torch.maximum(size, (self.directions * flat).norm(dim=1))
+        allowed = DOUBT * (self.errors @ g.abs())
+        off = (along - expected).abs()
+        largest = float(size.max()) if size.numel() else 0.0
+        arriving = float(g.abs().max()) if g.numel() else 0.0
+        # Where the function is constant, rounding is all there is to a gradient.
+        least = 1e-5 * arriving if largest <= 1e-10 * self.scale * arriving else 1e-3 * largest
+        floor = torch.maximum(size, torch.full_like(size, least))
+        excess = ((off - allowed).clamp(min=0) / floor.clamp(min=1e-300)).nan_to_num(0.0)
+        top = float(expected.abs().max()) if expected.numel() else 0.0
+        worst = float(off.max()) if off.numel() else 0.0
+        error = worst / (top or largest or 1.0) if worst else 0.0
+        wrong = bool((excess > (self.tolerance if tolerance is None else tolerance)).any())
+        return Comparison(error, not wrong)
+
+
+class Truth:
+    """The derivative of a subject at a point.
+
+    Args:
+        subject: what is verified.
+        point: where.
+        dtype: in which precision the differences are taken.
+        f: another function of the same inputs, whose derivative is the truth instead.
+    """
+
+    def __init__(
+        self,
+        subject: Subject,
+        point: Point,
+        dtype: torch.dtype | None,
+        f: Callable[..., object] | None = None,
+    ) -> None:
+        self.subject, self.point, self.dtype, self.f = subject, point, dtype, f
+        self.eps = torch.finfo(dtype or subject.dtype).eps
+        self.tolerance = TOLERANCES[dtype or subject.dtype]
+        start = time.perf_counter()
+        self.middle = self._vector(point)
+        self.seconds = time.perf_counter() - start
+        self.finite = bool(self.middle.isfinite().all())
+        again = self._vector(point)
+        self.repeats = again.shape == self.middle.shape and bool(
+            torch.equal(again.nan_to_num(), self.middle.nan_to_num())
+        )
+        self._probes: dict[tuple[int, bool], Probe | None] = {}
+
+    def _vector(self, point: Point) -> Tensor:
+        outputs = self.subject.value(point, self.dtype, self.f)
+        return torch.cat([t.detach().double().reshape(-1) for t in outputs])
+
+    def probe(self, index: int, entries: bool | None = None, seed: int = 0) -> Probe | None:
+        """How the outputs move with one slot; None at a kink, or where it is not finite.
+
+        Args:
+            index: of the slot.
+            entries: whether each entry is moved by itself; None: where that is cheap.
+            seed: of the random directions.
+        """
+        n, m = self.point.values[index].numel(), self.middle.numel()
+        if entries is None:
+            quick = n * 6 * self.seconds < ENTRY_BY_ENTRY or n <= DIRECTIONS
+            entries = quick and n * m <= LARGEST
+        key = index, entries
+        if key not in self._probes:
+            self._probes[key] = self._probed(index, entries, seed)
+        return self._probes[key]
+
+    def _probed(self, index: int, entries: bool, seed: int) -> Probe | None:
+        value = self.point.values[index]
+        x = value.detach()
+        x = torch.view_as_real(x) if x.is_complex() else x
+        x = x.contiguous().to(self.dtype or x.dtype)
+        size = sizes_of(x).reshape(-1)
+        count = size.numel()
+        if entries:
+            directions = torch.diag(size)
+        else:
+            generator = torch.Generator().manual_seed(1000 * seed + index)
+            noise = torch.randn(DIRECTIONS, count, generator=generator, dtype=torch.double)
+            directions = noise.to(size.device) * size
+        slopes, errors = [], []
+        flat = x.double().reshape(-1)
+        for direction in directions:
+
+            def moved(t: float, v: Tensor = direction) -> Tensor:
+                there = (flat + t * v).reshape(x.shape).to(x.dtype)
+                there = torch.view_as_complex(there) if value.is_complex() else there
+                return self._vector(self.point.at(index, there))
+
+            try:
+                found = slope(moved, self.middle, self.eps)
+            except Exception:  # the function has no value there
+                return None
+            if found.kink or not found.finite:
+                return None
+            slopes.append(found.value)
+            errors.append(found.error)
+        scale = float(self.middle.abs().max()) if self.middle.numel() else 0.0
+        if not slopes:
+            none = size.new_zeros((0, self.middle.numel()))
+            return Probe(directions, none, none, True, self.tolerance, scale or 1.0)
+        both = torch.stack(slopes), torch.stack(errors)
+        return Probe(directions, *both, entries, self.tolerance, scale or 1.0)
+
+
+def flat_upstream(gs: Sequence[Tensor]) -> Tensor:
+    """Gradients that arrive, as one vector of float64."""
+    return torch.cat([g.detach().double().reshape(-1) for g in gs])
