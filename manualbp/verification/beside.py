@@ -17,7 +17,6 @@ from manualbp.conversion.modules import revert
 from manualbp.verification.diagnosis import describe
 from manualbp.verification.differences import slope
 from manualbp.verification.examination import (
-    BackwardRaised,
     Examination,
     Pulled,
     distance,
@@ -60,7 +59,7 @@ def by_the_forward(ex: Examination) -> None:
             return function.forward(*inputs)
         return function.forward(_Context(len(inputs)), *inputs)
 
-    _compare(ex, forward, name, decisive=False)
+    _compare(ex, forward, name)
 
 
 def _function_of(subject: Subject) -> Any:
@@ -79,8 +78,8 @@ def reference(ex: Examination, other: Callable[..., Any]) -> None:
     try:
         own = ex.subject.value(ex.base, ex.dtype)
         theirs = ex.subject.value(ex.base, ex.dtype, f=other)
-    except Exception as error:
-        ex.skip("the reference", first_line(error))
+    except Exception as raised:
+        ex.skip("the reference", first_line(raised))
         return
     if len(own) != len(theirs):
         ex.note("wrong", f"gives {len(own)} values, the reference {len(theirs)}")
@@ -94,7 +93,7 @@ def reference(ex: Examination, other: Callable[..., Any]) -> None:
             told = shapes if one.shape != two.shape else f" by {100 * error:.3g} %"
             ex.note("wrong", f"value{which} differs from the reference's{told}", "", error)
             return
-    _compare(ex, other, "the reference", decisive=True)
+    _compare(ex, other, "the reference")
 
 
 def torch_twin(ex: Examination) -> Callable[..., Any] | None:
@@ -105,17 +104,13 @@ def torch_twin(ex: Examination) -> Callable[..., Any] | None:
     return revert(module)
 
 
-def _compare(ex: Examination, other: Callable[..., Any], name: str, decisive: bool) -> None:
+def _compare(ex: Examination, other: Callable[..., Any], name: str) -> None:
     """The gradients beside autograd's of ``other``; differences decide between the two."""
-    subject = ex.subject
     try:
         own = ex.pull(ex.base)
         twin = ex.pull(ex.base, lambda _: own.upstream, f=other)
-    except BackwardRaised as error:
-        ex.skip(name, first_line(error))
-        return
-    except Exception as error:
-        ex.skip(name, first_line(error))
+    except Exception as raised:
+        ex.skip(name, first_line(raised))
         return
     values = zip(own.run.outputs, twin.run.outputs, strict=False)
     if any(a.shape != b.shape or distance(b, a) > 1e-6 for a, b in values):
@@ -132,9 +127,8 @@ def _compare(ex: Examination, other: Callable[..., Any], name: str, decisive: bo
         ex.check(name).saw(error)
         if error <= SHARP or i in ex.accused or expected is None:
             continue
-        told = describe(ex._wrong(ex.base, own, i, found, expected, None))
+        told = describe(ex.wrong(ex.base, own, i, found, expected, other))
         ex.find("wrong", f"{told}, beside {name}", i, error)
-    del subject, decisive
 
 
 def _is_right(ex: Examination, own: Pulled, i: int, expected: Tensor | None) -> bool:

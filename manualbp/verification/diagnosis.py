@@ -205,7 +205,11 @@ def _one_row(w: Wrong) -> str | None:
 def _numbers(mask: Tensor, what: str) -> str:
     which = mask.nonzero().reshape(-1).tolist()
     plural = what.replace("entry", "entries") if what == "entry" else f"{what}s"
-    plural = plural.replace("slice along axis", "slices along axis").rstrip("s") if "slice" in what else plural
+    plural = (
+        plural.replace("slice along axis", "slices along axis").rstrip("s")
+        if "slice" in what
+        else plural
+    )
     shown = ", ".join(map(str, which[:4])) + (", …" if len(which) > 4 else "")
     if len(which) == 1:
         return f"{what} {shown}" if "slice" not in what else f"index {shown} of {what[6:]}"
@@ -266,7 +270,9 @@ def _upstream_replaced(w: Wrong) -> str | None:
             what = f"takes that of index 0 of axis {axis} of the gradient that arrives for all"
             candidates.append((what, first))
             flipped = [g.flip(axis) for g in w.upstream]
-            candidates.append((f"reads the gradient that arrives backwards in axis {axis}", flipped))
+            candidates.append(
+                (f"reads the gradient that arrives backwards in axis {axis}", flipped)
+            )
     if all(g.ndim == 2 for g in w.upstream):
         mixed = [g.mT.reshape(g.shape) for g in w.upstream]
         candidates.append(("reads the gradient that arrives in another memory order", mixed))
@@ -313,8 +319,10 @@ def _missing_term(w: Wrong) -> str | None:
             for centred in (True, False):
                 base = x - x.mean(axes, keepdim=True) if centred else x
                 square = (base * base).sum(axes, keepdim=True)
-                part = (missing * base).sum(axes, keepdim=True) / square.clamp(min=1e-300) * base
-                if square.numel() < missing.numel() and alike(part, missing):
+                multiple = (
+                    (missing * base).sum(axes, keepdim=True) / square.clamp(min=1e-300) * base
+                )
+                if square.numel() < missing.numel() and alike(multiple, missing):
                     what = "x minus its mean" if centred else "x"
                     return (
                         f"the term that is missing is a multiple of {what} along {_along(axes)}: "
@@ -343,7 +351,7 @@ def _ratio_of(a: Tensor, b: Tensor) -> float | None:
 
 def _axes(ndim: int) -> Iterator[tuple[int, ...]]:
     """The axes that a layer may normalise over: each alone, the last ones, all but the second."""
-    found = [(axis,) for axis in reversed(range(ndim))]
+    found: list[tuple[int, ...]] = [(axis,) for axis in reversed(range(ndim))]
     found += [tuple(range(start, ndim)) for start in reversed(range(ndim - 1))]
     found += [tuple(a for a in range(ndim) if a != 1)] if ndim > 2 else []
     yield from dict.fromkeys(found)

@@ -156,7 +156,7 @@ class Examination:
         upstream: Callable[[Sequence[Tensor]], list[Tensor]] | None = None,
         *,
         wanted: Sequence[int] | None = None,
-        dtype: torch.dtype | None | str = "own",
+        dtype: torch.dtype | str | None = "own",
         between: Callable[[Run], None] | None = None,
         f: Callable[..., Any] | None = None,
         autocast: bool = False,
@@ -191,8 +191,8 @@ class Examination:
             ends, arriving = zip(*pairs, strict=True)
             try:
                 found = torch.autograd.grad(ends, leaves, arriving, allow_unused=True)
-            except Exception as error:
-                raise BackwardRaised(error) from error
+            except Exception as raised:
+                raise BackwardRaised(raised) from raised
         return Pulled(run, gs, dict(zip(wanted, found, strict=True)))
 
     def truth(self, point: Point) -> Truth:
@@ -276,9 +276,7 @@ class Examination:
         self._accuse(point, pulled, i, truth, beside, note)
         return True
 
-    def _beside_surrogate(
-        self, point: Point, pulled: Pulled, i: int, name: str, note: str
-    ) -> None:
+    def _beside_surrogate(self, point: Point, pulled: Pulled, i: int, name: str, note: str) -> None:
         expected = self.pull(point, lambda _: pulled.upstream, f=self.surrogate).grads[i]
         found = _real(pulled.grads[i])
         shape = point.values[i].shape if found is None else found.shape
@@ -286,7 +284,7 @@ class Examination:
         error = distance(found, expected)
         self.check(name).saw(error)
         if error > 1e-8 + 300 * self.noise(point, pulled, i):
-            wrong = self._wrong(point, pulled, i, found, expected, None)
+            wrong = self.wrong(point, pulled, i, found, expected, self.surrogate)
             told = f"{describe(wrong)}, beside the surrogate's{note}"
             self.find("wrong" if math.isfinite(error) else "nan", told, i, error)
 
@@ -320,7 +318,7 @@ class Examination:
             return  # as precise as what was given
         if rounded:
             kind, how = "imprecise", f"is right to {beside.error:.0e} only, as if {rounded}"
-        wrong = self._wrong(point, pulled, i, found, expected, truth)
+        wrong = self.wrong(point, pulled, i, found, expected)
         self.find(kind, (how or describe(wrong)) + note, i, beside.error)
 
     def _entries(self, truth: Truth, i: int, g: Tensor) -> Tensor | None:
@@ -331,18 +329,27 @@ class Examination:
         probe = truth.probe(i, True)
         return None if probe is None else probe.expected(g)
 
-    def _wrong(
+    def wrong(
         self,
         point: Point,
         pulled: Pulled,
         i: int,
         found: Tensor | None,
         expected: Tensor,
-        truth: Truth | None,
+        by: Callable[..., Any] | None = None,
     ) -> Wrong:
+        """A gradient that is not right, with what is known around it.
+
+        Args:
+            point, pulled, i: where it was found, and of which slot.
+            found, expected: the two gradients.
+            by: the function whose autograd gradient is ``expected``; without it differences are.
+        """
+        truth = self.truth(point) if by is None else None
+
         def expected_for(gs: list[Tensor]) -> Tensor | None:
             if truth is None:
-                other = self.pull(point, lambda _: gs, f=self.surrogate).grads[i]
+                other = self.pull(point, lambda _: gs, f=by).grads[i]
                 return None if other is None else _real(other)
             entries = self._entries(truth, i, flat_upstream(gs))
             return None if entries is None else entries.reshape(expected.shape)
@@ -451,5 +458,3 @@ def moved(point: Point, number: int, by: float = 0.1) -> Point:
         there = there.to(x.dtype if x.dtype is torch.double else torch.double)
         values.append(torch.view_as_complex(there) if value.is_complex() else there)
     return replace(point, values=values)
-
-

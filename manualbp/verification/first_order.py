@@ -33,8 +33,8 @@ def at_the_inputs(ex: Examination) -> None:
         there = moved(point, number, 0.02 * number) if number else point
         try:
             settled = ex.judge(there, name)
-        except BackwardRaised as error:
-            ex.find("raises", f"the backward pass raises {first_line(error)}")
+        except BackwardRaised as raised:
+            ex.find("raises", f"the backward pass raises {first_line(raised)}")
             return
         except Exception:
             if number == 0:
@@ -55,8 +55,8 @@ def at_other_points(ex: Examination) -> None:
     for point, note in _points(ex):
         try:
             ex.judge(point, name, f", {note}" if note else "", entries=None)
-        except BackwardRaised as error:
-            ex.find("raises", f"the backward pass raises {first_line(error)}, {note}")
+        except BackwardRaised as raised:
+            ex.find("raises", f"the backward pass raises {first_line(raised)}, {note}")
         except Exception:  # the function has no value there
             ex.skip(name, "where the function has no value")
 
@@ -151,8 +151,8 @@ def without_an_argument(ex: Examination) -> None:
         try:
             inner.subject.choose_outputs(point, ex.dtype)
             inner.judge(point, "None for an argument", f", only where {slot.name} is None")
-        except BackwardRaised as error:
-            told = f"the backward pass raises {first_line(error)}, only where {slot.name} is None"
+        except BackwardRaised as raised:
+            told = f"the backward pass raises {first_line(raised)}, only where {slot.name} is None"
             ex.find("raises", told)
         except Exception:
             continue
@@ -177,12 +177,15 @@ def of_any_layout(ex: Examination) -> None:
         def alike(
             outputs: Sequence[Tensor], layout: Callable[[Tensor], Tensor] = layout
         ) -> list[Tensor]:
-            return [layout(g).clone(memory_format=torch.contiguous_format) for g in upstream_like(outputs, 1)]
+            return [
+                layout(g).clone(memory_format=torch.contiguous_format)
+                for g in upstream_like(outputs, 1)
+            ]
 
         try:
             pulled = ex.pull(ex.base, arriving)
-        except BackwardRaised as error:
-            ex.find("raises", f"the backward pass raises {first_line(error)}, for {told}")
+        except BackwardRaised as raised:
+            ex.find("raises", f"the backward pass raises {first_line(raised)}, for {told}")
             continue
         beside = ex.pull(ex.base, alike)
         for i, found in pulled.grads.items():
@@ -209,7 +212,10 @@ def _gaps(g: Tensor) -> Tensor:
 
 
 _LAYOUTS: tuple[tuple[str, Callable[[Tensor], Tensor]], ...] = (
-    ("an expanded gradient, as of sum()", lambda g: g.reshape(-1)[:1].reshape(()).expand(g.shape) if g.numel() else g),
+    (
+        "an expanded gradient, as of sum()",
+        lambda g: g.reshape(-1)[:1].reshape(()).expand(g.shape) if g.numel() else g,
+    ),
     ("a gradient expanded over its first axis", lambda g: g[:1].expand(g.shape) if g.ndim else g),
     (
         "a transposed gradient",
@@ -238,8 +244,8 @@ def of_one_input(ex: Examination) -> None:
     for wanted, note in groups:
         try:
             pulled = ex.pull(ex.base, wanted=wanted)
-        except BackwardRaised as error:
-            ex.find("raises", f"the backward pass raises {first_line(error)}, {note}", wanted[0])
+        except BackwardRaised as raised:
+            ex.find("raises", f"the backward pass raises {first_line(raised)}, {note}", wanted[0])
             continue
         for i, found in pulled.grads.items():
             error = distance(found, together.grads[i])
@@ -257,8 +263,8 @@ def of_one_output(ex: Examination) -> None:
         note = f", only where output {k} alone is used"
         try:
             ex.judge(ex.base, "each output alone", note, outputs=[k])
-        except BackwardRaised as error:
-            ex.find("raises", f"the backward pass raises {first_line(error)}{note}")
+        except BackwardRaised as raised:
+            ex.find("raises", f"the backward pass raises {first_line(raised)}{note}")
 
 
 def of_any_strides(ex: Examination) -> None:
@@ -273,14 +279,14 @@ def of_any_strides(ex: Examination) -> None:
     expected = ex.pull(base)
     try:
         pulled = ex.pull(point)
-    except BackwardRaised as error:
-        ex.find("raises", f"the backward pass raises {first_line(error)}, only for strided inputs")
+    except BackwardRaised as raised:
+        ex.find("raises", f"the backward pass raises {first_line(raised)}, only for strided inputs")
         return
-    except Exception as error:
-        ex.find("unsupported", f"strided inputs: {first_line(error)}")
+    except Exception as raised:
+        ex.find("unsupported", f"strided inputs: {first_line(raised)}")
         return
-    for found, twin in zip(pulled.run.outputs, expected.run.outputs, strict=True):
-        if distance(found, twin) > max(1e-8, ex.rounding):
+    for value, twin in zip(pulled.run.outputs, expected.run.outputs, strict=True):
+        if distance(value, twin) > max(1e-8, ex.rounding):
             ex.find("wrong", "the value is another for strided inputs", None)
             return
     for i, found in pulled.grads.items():

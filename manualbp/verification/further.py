@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -50,24 +49,25 @@ def _second_order(ex: Examination, name: str, point: Point) -> bool | None:
         return None
     ends, arriving = [run.outputs[k] for k in used], [us[k] for k in used]
     try:
-        grads = torch.autograd.grad(ends, run.leaves, arriving, create_graph=True, allow_unused=True)
+        grads = torch.autograd.grad(
+            ends, run.leaves, arriving, create_graph=True, allow_unused=True
+        )
         ws = [None if g is None else upstream_like([g], 3)[0] for g in grads]
-        along = [(w * g).real.sum() if g.is_complex() else (w * g).sum()
-                 for w, g in zip(ws, grads, strict=True) if g is not None and g.requires_grad]  # fmt: skip
+        along = [_inner(w, g) for w, g in zip(ws, grads, strict=True) if _recorded(g)]
         if not along:
             ex.find("unsupported", "second order: the gradient is cut from the graph")
             return None
         again = torch.autograd.grad(
             torch.stack(along).sum(), [*run.leaves, *arriving], allow_unused=True
         )
-    except Exception as error:
-        ex.find("unsupported", f"second order: {first_line(error)}")
+    except Exception as raised:
+        ex.find("unsupported", f"second order: {first_line(raised)}")
         return None
 
     def value(there: Point, gs: Sequence[Tensor]) -> Tensor:
         pulled = ex.pull(there, lambda _: [*gs], outputs=used)
         found = [
-            (w.detach() * g).real.sum() if g.is_complex() else (w.detach() * g).sum()
+            _inner(w.detach(), g)
             for w, g in zip(ws, pulled.grads.values(), strict=True)
             if w is not None and g is not None
         ]
@@ -98,6 +98,15 @@ def _second_order(ex: Examination, name: str, point: Point) -> bool | None:
                 _tell_second(ex, i, told, expected, off / size, found)
                 break
     return True
+
+
+def _recorded(g: Tensor | None) -> bool:
+    return g is not None and g.requires_grad
+
+
+def _inner(w: Tensor | None, g: Tensor | None) -> Tensor:
+    assert w is not None and g is not None
+    return (w * g).real.sum() if g.is_complex() else (w * g).sum()
 
 
 def _tell_second(
@@ -139,9 +148,12 @@ def forward_mode(ex: Examination) -> None:
         try:
             with forward_ad.dual_level():
                 outputs = subject.with_tangent(base, ex.dtype, i, v)
-                tangents = [forward_ad.unpack_dual(t).tangent for t in outputs]
-        except Exception as error:
-            ex.find("unsupported", f"forward mode: {first_line(error)}")
+                tangents = [
+                    forward_ad.unpack_dual(t).tangent  # type: ignore[no-untyped-call]
+                    for t in outputs
+                ]
+        except Exception as raised:
+            ex.find("unsupported", f"forward mode: {first_line(raised)}")
             return
         pushed = [
             (g.double() * t.double()).sum()
@@ -156,7 +168,9 @@ def forward_mode(ex: Examination) -> None:
         ex.check(name).saw(error)
         if ex.differs(error, pulled, i):
             told = "the tangent is missing" if not pushed else f"⟨u, J v⟩ = {found:.6g}, and"
-            how = f"wrong in forward mode (jvp) alone: {told} ⟨Jᵀ u, v⟩ = {float(products.sum()):.6g}"
+            how = (
+                f"wrong in forward mode (jvp) alone: {told} ⟨Jᵀ u, v⟩ = {float(products.sum()):.6g}"
+            )
             ex.find("wrong", how, i, error)
 
 
@@ -186,7 +200,7 @@ def _mapped(ex: Examination, name: str, group: Sequence[int]) -> bool:
         values = [near.values[i] if i in group else v for i, v in enumerate(base.values)]
         points.append(replace(base, values=values))
     try:
-        each = [ex.pull(point, lambda t, n=n: upstream_like(t, n)) for n, point in enumerate(points)]
+        each = [ex.pull(point, partial(upstream_like, number=n)) for n, point in enumerate(points)]
     except Exception:
         return True
     stacked = [torch.stack([p.values[i].double() for p in points]).requires_grad_() for i in group]
@@ -198,17 +212,16 @@ def _mapped(ex: Examination, name: str, group: Sequence[int]) -> bool:
         return tuple(subject.called_with(base, values, ex.dtype))
 
     try:
-        with _without_performance_warnings():
-            seed()
-            outputs = torch.func.vmap(one, randomness="same")(*stacked)
-            upstream = [torch.stack(gs) for gs in zip(*(p.upstream for p in each), strict=True)]
-            pairs = [(t, g) for t, g in zip(outputs, upstream, strict=True) if t.requires_grad]
-            if not pairs:
-                return True
-            ends, arriving = zip(*pairs, strict=True)
-            grads = torch.autograd.grad(ends, stacked, arriving, allow_unused=True)
-    except Exception as error:
-        ex.find("unsupported", f"vmap: {first_line(error)}")
+        seed()
+        outputs = torch.func.vmap(one, randomness="same")(*stacked)
+        upstream = [torch.stack(gs) for gs in zip(*(p.upstream for p in each), strict=True)]
+        pairs = [(t, g) for t, g in zip(outputs, upstream, strict=True) if t.requires_grad]
+        if not pairs:
+            return True
+        ends, arriving = zip(*pairs, strict=True)
+        grads = torch.autograd.grad(ends, stacked, arriving, allow_unused=True)
+    except Exception as raised:
+        ex.find("unsupported", f"vmap: {first_line(raised)}")
         return False
     values = [torch.stack(ts) for ts in zip(*(p.run.outputs for p in each), strict=True)]
     for found, expected in zip(outputs, values, strict=True):
@@ -218,10 +231,10 @@ def _mapped(ex: Examination, name: str, group: Sequence[int]) -> bool:
             ex.find("wrong", "the value is another under vmap", None, error)
             return False
     for i, found in zip(group, grads, strict=True):
-        expected = [p.grads[i] for p in each]
-        if any(e is None for e in expected):
+        alone = [p.grads[i] for p in each]
+        if any(grad is None for grad in alone):
             continue
-        error = distance(found, torch.stack(expected))  # type: ignore[arg-type]
+        error = distance(found, torch.stack(alone))  # type: ignore[arg-type]
         ex.check(name).saw(error)
         if error > 1e-8 and ex.differs(error, each[0], i):
             ex.find("wrong", "is wrong only under vmap", i, error)
@@ -239,33 +252,19 @@ def _batched_gradients(ex: Examination, base: Point) -> None:
                 torch.autograd.grad(used, run.leaves, gs, retain_graph=True, allow_unused=True)
             )
         stacked = [torch.stack(gs) for gs in zip(*several, strict=True)]
-        with _without_performance_warnings():
-            together = torch.autograd.grad(
-                used, run.leaves, stacked, allow_unused=True, is_grads_batched=True
-            )
-    except Exception as error:
-        ex.find("unsupported", f"vmap over the backward pass: {first_line(error)}")
+        together = torch.autograd.grad(
+            used, run.leaves, stacked, allow_unused=True, is_grads_batched=True
+        )
+    except Exception as raised:
+        ex.find("unsupported", f"vmap over the backward pass: {first_line(raised)}")
         return
     for i, found in enumerate(together):
         if any(grads[i] is None for grads in each):
             continue
-        error = distance(found, torch.stack([grads[i] for grads in each]))  # type: ignore[misc]
+        error = distance(found, torch.stack([grads[i] for grads in each]))
         ex.check("vmap").saw(error)
         if error > 1e-8:
             ex.find("wrong", "is wrong only where vmap maps the backward pass", i, error)
-
-
-@contextmanager
-def _without_performance_warnings() -> Any:
-    before = torch._C._functorch._is_vmap_fallback_warning_enabled() if hasattr(
-        torch._C._functorch, "_is_vmap_fallback_warning_enabled") else None  # fmt: skip
-    if before:
-        torch._C._functorch._set_vmap_fallback_warning_enabled(False)
-    try:
-        yield
-    finally:
-        if before:
-            torch._C._functorch._set_vmap_fallback_warning_enabled(True)
 
 
 def compiled(ex: Examination) -> None:
@@ -280,8 +279,8 @@ def compiled(ex: Examination) -> None:
     function = torch.compile(subject.module or subject.function, backend="aot_eager")
     try:
         found = ex.pull(base, lambda _: expected.upstream, f=function)
-    except Exception as error:
-        ex.find("unsupported", f"torch.compile: {first_line(error)}")
+    except Exception as raised:
+        ex.find("unsupported", f"torch.compile: {first_line(raised)}")
         return
     finally:
         logger.setLevel(level)
@@ -303,8 +302,8 @@ def empty_batch(ex: Examination) -> None:
         return
     try:
         pulled = ex.pull(point)
-    except Exception as error:
-        ex.find("unsupported", f"an empty batch: {first_line(error)}")
+    except Exception as raised:
+        ex.find("unsupported", f"an empty batch: {first_line(raised)}")
         return
     ex.check("an empty batch").saw(None)
     for i, grad in pulled.grads.items():

@@ -131,7 +131,7 @@ def _settle_dtype(ex: Examination) -> None:
         ex.dtype = torch.double
         subject.choose_outputs(given, torch.double)
         ex.pull(given)
-    except Exception as error:
+    except Exception as raised:
         ex.dtype = None
         subject.choose_outputs(given, None)
         try:
@@ -143,4 +143,4 @@ def _settle_dtype(ex: Examination) -> None:
         if subject.dtype is torch.double:
             ex.dtype = torch.double
             return
-        ex.skip("float64", f"{first_line(error)}; so all is seen as sharply as float32 allows")
+        ex.skip("float64", f"{first_line(raised)}; so all is seen as sharply as float32 allows")

@@ -235,9 +235,9 @@ def _chain(ex: Examination) -> None:
             ex.dtype = dtype
             pulled = ex.pull(given)
             break
-        except Exception as error:
+        except Exception as raised:
             if dtype is None:
-                ex.find("raises", f"the backward pass of the whole raises {first_line(error)}")
+                ex.find("raises", f"the backward pass of the whole raises {first_line(raised)}")
                 return
     for number in range(3):
         directions = [
@@ -269,7 +269,9 @@ def _along(
             for v, d in zip(given.values, directions, strict=True)
         ]
         outputs = ex.subject.value(type(given)(values, given.others, given.training), ex.dtype)
-        terms = [(o.double() * g.double()).sum() for o, g in zip(outputs, pulled.upstream, strict=True)]
+        terms = [
+            (o.double() * g.double()).sum() for o, g in zip(outputs, pulled.upstream, strict=True)
+        ]
         return torch.stack(terms).sum().reshape(1)
 
     measured = slope(there, there(0.0), ex.eps)
@@ -289,16 +291,15 @@ def _along(
     return off / size, off > limit * size + 20 * doubt
 
 
-def _tell_chain(
-    ex: Examination, pulled: Any, directions: Sequence[Tensor], error: float
-) -> None:
+def _tell_chain(ex: Examination, pulled: Any, directions: Sequence[Tensor], error: float) -> None:
     """Name the last parameter whose gradient is wrong: what follows it is at fault."""
     count = len(directions)
     for i in reversed(range(count)):
         alone = [d if j == i else None for j, d in enumerate(directions)]
         beside = _along(ex, pulled, alone)
         if beside is not None and beside[1]:
-            how = "is wrong, though each layer by itself is right: see what the model computes after it"
+            how = "is wrong, though each layer by itself is right: see what the model computes "
+            how += "after it"
             ex.find("wrong", how, i, beside[0])
             return
     ex.find("wrong", "the gradient of the whole is wrong, though each layer is right", None, error)

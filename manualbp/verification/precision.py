@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from dataclasses import replace
 
 import torch
@@ -36,12 +37,12 @@ def _beside_double(ex: Examination, dtype: torch.dtype, given: bool) -> None:
     point = _rounded(ex.base, dtype)
     try:
         found = ex.pull(point, _arriving, dtype=dtype)
-    except BackwardRaised as error:
-        told = f"the backward pass raises {first_line(error)} in {_name(dtype)}"
+    except BackwardRaised as raised:
+        told = f"the backward pass raises {first_line(raised)} in {_name(dtype)}"
         ex.note("raises" if given else "unsupported", told)
         return
-    except Exception as error:
-        ex.note("unsupported", f"{_name(dtype)}: {first_line(error)}")
+    except Exception as raised:
+        ex.note("unsupported", f"{_name(dtype)}: {first_line(raised)}")
         return
     truth = ex.pull(point, lambda _: [g.double() for g in found.upstream])
     for i, grad in found.grads.items():
@@ -58,10 +59,14 @@ def _beside_double(ex: Examination, dtype: torch.dtype, given: bool) -> None:
                 told = f"is not finite only in {_name(dtype)}, though value and derivative are"
                 ex.find("nan", told, i)
             continue
-        if any(distance(a, b) > allowed for a, b in zip(found.run.outputs, truth.run.outputs, strict=True)):
+        if any(
+            distance(a, b) > allowed
+            for a, b in zip(found.run.outputs, truth.run.outputs, strict=True)
+        ):
             continue  # the value itself is as far off
         kind = "wrong" if error > 0.5 else "imprecise"
-        told = f"is off by {100 * error:.2g} % only in {_name(dtype)}: does it subtract what is nearly equal?"
+        told = f"is off by {100 * error:.2g} % only in {_name(dtype)}: "
+        told += "does it subtract what is nearly equal?"
         ex.find(kind, told, i, error)
 
 
@@ -73,8 +78,8 @@ def under_autocast(ex: Examination) -> None:
     point = _rounded(ex.base, torch.float)
     try:
         found = ex.pull(point, _arriving, dtype=torch.float, autocast=True)
-    except Exception as error:
-        ex.note("unsupported", f"autocast: {first_line(error)}")
+    except Exception as raised:
+        ex.note("unsupported", f"autocast: {first_line(raised)}")
         return
     truth = ex.pull(point, lambda _: [g.double() for g in found.upstream])
     for i, grad in found.grads.items():
@@ -84,13 +89,16 @@ def under_autocast(ex: Examination) -> None:
         allowed *= 1 + 0.3 * _conditioned(ex, point, found.upstream, i, torch.bfloat16)
         if i in ex.accused or error <= allowed:
             continue
-        if any(distance(a, b) > allowed for a, b in zip(found.run.outputs, truth.run.outputs, strict=True)):
+        if any(
+            distance(a, b) > allowed
+            for a, b in zip(found.run.outputs, truth.run.outputs, strict=True)
+        ):
             continue
         finite = grad is None or bool(grad.isfinite().all())
         ex.find("wrong" if finite else "nan", "is wrong only under autocast", i, error)
 
 
-def _arriving(outputs: list[Tensor]) -> list[Tensor]:
+def _arriving(outputs: Sequence[Tensor]) -> list[Tensor]:
     return upstream_like(outputs, 6)
 
 
@@ -113,7 +121,9 @@ def _conditioned(
     first = ex.pull(point, lambda _: arriving).grads[i]
     worst = 0.0
     for number in range(3):
-        values = [v + eps * upstream_like([v.double()], number)[0] * v for v in map(_wide, point.values)]
+        values = [
+            v + eps * upstream_like([v.double()], number)[0] * v for v in map(_wide, point.values)
+        ]
         with contextlib.suppress(Exception):
             near = ex.pull(replace(point, values=values), lambda _: arriving).grads[i]
             worst = max(worst, distance(near, first) / eps)

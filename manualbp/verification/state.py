@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -59,9 +60,7 @@ def writes_nothing(ex: Examination) -> None:
 
     def between(run: Run) -> None:
         seen["given"] = [t.detach().clone() for t in run.given]
-        seen["others"] = [
-            t.detach().clone() if isinstance(t, Tensor) else None for t in run.others
-        ]
+        seen["others"] = [t.detach().clone() if isinstance(t, Tensor) else None for t in run.others]
         seen["watched"] = _watch(run)
         seen["tracked"] = [t.grad_fn is not None and t._version > 0 for t in run.given]
 
@@ -71,7 +70,7 @@ def writes_nothing(ex: Examination) -> None:
 
     pulled = ex.pull(ex.base, arriving, between=between)
     run = pulled.run
-    for i, slot in enumerate(subject.slots):
+    for i in range(len(subject.slots)):
         ex.check(name).saw(None)
         forward, backward = seen["given"][i], run.given[i].detach()
         changed = not _same(forward, before[i])
@@ -132,7 +131,11 @@ def _watch(run: Run) -> list[tuple[str, list[Tensor], list[Tensor]]]:
 def _twice(ex: Examination, name: str) -> None:
     """A second backward pass over the same graph gives the same gradients."""
     run = ex.subject.run(ex.base, ex.dtype)
-    pairs = [(t, g) for t, g in zip(run.outputs, upstream_like(run.outputs), strict=True) if t.requires_grad]
+    pairs = [
+        (t, g)
+        for t, g in zip(run.outputs, upstream_like(run.outputs), strict=True)
+        if t.requires_grad
+    ]
     if not pairs:
         return
     outputs, gs = zip(*pairs, strict=True)
@@ -145,14 +148,16 @@ def _twice(ex: Examination, name: str) -> None:
     try:
         seed()
         second = pull()
-    except Exception as error:
-        ex.find("unsupported", f"a second backward pass (retain_graph): {first_line(error)}")
+    except Exception as raised:
+        ex.find("unsupported", f"a second backward pass (retain_graph): {first_line(raised)}")
         return
     for i, (one, two) in enumerate(zip(first, second, strict=True)):
         error = distance(two, one)
         ex.check(name).saw(error)
         if error > ex.rounding:
-            told = "a second backward pass over the same graph gives another gradient: the first one"
+            told = (
+                "a second backward pass over the same graph gives another gradient: the first one"
+            )
             ex.find("mutates", f"{told} writes into what was saved", i, error)
 
 
@@ -167,7 +172,7 @@ def keeps_nothing_stale(ex: Examination) -> None:
         _changed(
             ex,
             expected,
-            lambda run, i=i: _change(run.given[i]),
+            partial(_change_of, "given", i),
             f"{slot.name} is changed in place",
             "it is kept by ctx itself or as .data, where save_for_backward would raise",
             i,
@@ -178,7 +183,7 @@ def keeps_nothing_stale(ex: Examination) -> None:
             _changed(
                 ex,
                 expected,
-                lambda run, k=k: _change(run.others[k]),
+                partial(_change_of, "others", k),
                 f"the input {subject.names[k]} is changed in place",
                 "it is kept by ctx itself, where save_for_backward would raise",
                 None,
@@ -187,7 +192,7 @@ def keeps_nothing_stale(ex: Examination) -> None:
         _changed(
             ex,
             expected,
-            lambda run, k=k: _change(run.outputs[k]),
+            partial(_change_of, "outputs", k),
             f"the value{f' {k}' if k else ''} is changed in place",
             "it is kept by ctx itself or as .data, where save_for_backward would raise",
             None,
@@ -204,11 +209,19 @@ def keeps_nothing_stale(ex: Examination) -> None:
         _changed(
             ex,
             expected,
-            lambda _, name=name: _change(subject.buffers(ex.dtype)[name]),
+            partial(_change_buffer, ex, name),
             f"the buffer {name} is changed",
             "save it by save_for_backward",
             None,
         )
+
+
+def _change_of(kind: str, index: int, run: Run) -> None:
+    _change(getattr(run, kind)[index])
+
+
+def _change_buffer(ex: Examination, name: str, _: Run) -> None:
+    _change(ex.subject.buffers(ex.dtype)[name])
 
 
 def _change(t: Tensor) -> None:
@@ -242,9 +255,8 @@ def _changed(
         if error > ex.rounding and i not in ex.accused:
             argument = ex.subject.slots[slot].name if slot is not None else ""
             whose = ex.subject.slots[i].name
-            how = f"the gradient of {whose} changes, without an error, when {when} before the backward pass: {why}"
+            how = f"the gradient of {whose} changes, without an error, when {when} before the "
+            how += f"backward pass: {why}"
             ex.accused.add(i)
             ex.note("stale", how, argument, error)
             return
-
-

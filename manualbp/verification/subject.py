@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import Function
+from torch.autograd import Function, forward_ad
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from manualbp.core.graph import nodes
@@ -72,7 +72,7 @@ def copied(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
         if tensor.numel() == 0 or size == tensor.numel():
             return tensor.to(dtype, copy=True)
     flat = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
-    flat = flat.set_(tensor.untyped_storage())  # type: ignore[call-overload]
+    flat = flat.set_(tensor.untyped_storage())
     flat = flat.to(dtype, copy=True)
     return flat.as_strided(tensor.shape, tensor.stride(), tensor.storage_offset())
 
@@ -221,9 +221,11 @@ class Subject:
             if slot.index is not None:
                 others[slot.index] = leaf
         try:
-            outputs = self._called(f or self.function, module if f is None else None, others, autocast)
-        except RuntimeError as error:
-            if "leaf" not in str(error) or self.needs_copies:
+            outputs = self._called(
+                f or self.function, module if f is None else None, others, autocast
+            )
+        except RuntimeError as raised:
+            if "leaf" not in str(raised) or self.needs_copies:
                 raise
             self.needs_copies = True  # it works in place, which a leaf does not allow
             return self.run(point, dtype, wanted, autocast, f)
@@ -240,7 +242,10 @@ class Subject:
         self._called(self.function, module, others)
 
     def value(
-        self, point: Point, dtype: torch.dtype | None = torch.double, f: Callable[..., Any] | None = None
+        self,
+        point: Point,
+        dtype: torch.dtype | None = torch.double,
+        f: Callable[..., Any] | None = None,
     ) -> list[Tensor]:
         """The outputs alone: nothing is recorded."""
         module = self._place(point, dtype)
@@ -296,7 +301,7 @@ class Subject:
     ) -> list[Tensor]:
         """The outputs, as dual numbers, where one slot moves along ``tangent``."""
         values = [copied(v, dtype) for v in point.values]
-        values[index] = torch.autograd.forward_ad.make_dual(values[index], tangent)
+        values[index] = forward_ad.make_dual(values[index], tangent)  # type: ignore[no-untyped-call]
         seed()
         return self.called_with(point, values, dtype)
 
@@ -315,7 +320,9 @@ class Subject:
         self.positions = None
         outputs = self.run(point, dtype).outputs
         if not outputs:
-            raise ValueError(f"{self.name}: expected a floating point tensor as its value, got none")
+            raise ValueError(
+                f"{self.name}: expected a floating point tensor as its value, got none"
+            )
         every = self._floating
         wanted = [i for i, t in zip(every, outputs, strict=True) if t.requires_grad]
         self.positions = wanted or every
@@ -364,10 +371,14 @@ class Subject:
 # ------------------------------------------------------------------------------- random numbers
 
 
+def _cuda() -> bool:
+    return bool(torch.cuda.is_initialized())  # type: ignore[no-untyped-call]
+
+
 def seed(number: int = SEED) -> None:
     """Seed every generator that a subject may draw from."""
     torch.default_generator.manual_seed(number)
-    if torch.cuda.is_initialized():
+    if _cuda():
         torch.cuda.manual_seed_all(number)
     random.seed(number)
     numpy = sys.modules.get("numpy")
@@ -380,7 +391,7 @@ def same_generators() -> Iterator[None]:
     """Every generator is afterwards as it was before."""
     numpy = sys.modules.get("numpy")
     states = random.getstate(), numpy.random.get_state() if numpy else None
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    devices = list(range(torch.cuda.device_count())) if _cuda() else []
     with torch.random.fork_rng(devices):
         try:
             yield
@@ -400,7 +411,7 @@ def _is_function(f: Any) -> bool:
 def _name(f: Any) -> str:
     if isinstance(f, nn.Module):
         return type(f).__name__
-    owner = getattr(f, "__self__", None)
+    owner: Any = getattr(f, "__self__", None)
     if _is_function(owner):
         return str(owner.__name__)
     if isinstance(f, functools.partial):
@@ -434,7 +445,7 @@ def _argument_names(f: Any, inputs: Sequence[Any], with_target: bool) -> list[st
 
 
 def _positional_names(f: Any) -> list[str]:
-    owner = getattr(f, "__self__", None)
+    owner: Any = getattr(f, "__self__", None)
     skip = 0
     if _is_function(f) or (_is_function(owner) and getattr(f, "__name__", "") == "apply"):
         function = f if _is_function(f) else owner
@@ -446,7 +457,7 @@ def _positional_names(f: Any) -> list[str]:
         parameters = list(inspect.signature(target).parameters.values())[skip:]
     except (TypeError, ValueError):
         return []
-    names = []
+    names: list[str] = []
     for parameter in parameters:
         if parameter.kind is parameter.VAR_POSITIONAL:
             return [*names, f"*{parameter.name}"]

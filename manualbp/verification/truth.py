@@ -69,7 +69,9 @@ class Probe:
             return None
         return (self.slopes @ g) / self.directions.diagonal()
 
-    def compare(self, found: Tensor | None, g: Tensor, tolerance: float | None = None) -> Comparison:
+    def compare(
+        self, found: Tensor | None, g: Tensor, tolerance: float | None = None
+    ) -> Comparison:
         """A gradient beside what the differences give for ``g`` from above."""
         expected = self.slopes @ g
         if found is None:
