@@ -62,12 +62,14 @@ class Call:
     def __call__(self, function: Callable | None = None) -> list[Tensor]:
         """The outputs that a gradient may arrive at; the same random numbers each time."""
         torch.manual_seed(0)
+        # Copies: what works in place, and says so, works on no leaf.
+        given = [x.clone() if isinstance(x, Tensor) else x for x in self.arguments]
         with kept_buffers(self.subject):
             if "cost" in self.options:
-                *inputs, target = self.arguments
+                *inputs, target = given
                 output = self.options["cost"](self.subject(*inputs), target)
             else:
-                output = (function or called(self.subject))(*self.arguments)
+                output = (function or called(self.subject))(*given)
         outputs = [output] if isinstance(output, Tensor) else list(output)
         return [x for x in outputs if isinstance(x, Tensor) and x.is_floating_point()]
 
@@ -89,7 +91,9 @@ def kept_buffers(subject):
 
 
 def random_like(x: Tensor, seed: int) -> Tensor:
-    made = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.double)
+    made = torch.randn(
+        x.shape, generator=torch.Generator().manual_seed(1000 + seed), dtype=torch.double
+    )
     return made.to(x.dtype)
 
 
@@ -139,7 +143,7 @@ def errors(specimen: Specimen, seed: int = 1) -> list[float]:
 
 
 def test_there_are_enough_and_each_has_a_name_of_its_own():
-    assert len(WRONG) >= 45 and len(RIGHT) >= 20
+    assert len(WRONG) >= 75 and len(RIGHT) >= 75
     names = [s.name for s in (*WRONG, *RIGHT)]
     assert all(names) and len(set(names)) == len(names)
 
@@ -163,7 +167,8 @@ def test_its_forward_runs(specimen):
 
 # --------------------------------------------------------------------------------------- right ones
 
-ONLY_SINGLE = {s.name for s in RIGHT if "float32" in s.name}
+#: take no float64
+ONLY_SINGLE = {"CubeSingle", "CubeSingleFactor"}
 
 
 @pytest.mark.parametrize("specimen", RIGHT, ids=name)
@@ -178,7 +183,7 @@ def test_a_right_one_runs_backward_and_changes_nothing(specimen):
         assert torch.equal(x, old) and torch.equal(one, two)
 
 
-@pytest.mark.parametrize("specimen", [s for s in RIGHT if s.name not in ONLY_SINGLE], ids=name)
+@pytest.mark.parametrize("specimen", [s for s in RIGHT if title(s) not in ONLY_SINGLE], ids=name)
 def test_a_right_one_agrees_with_central_differences(specimen):
     for seed in range(3):
         assert max(errors(specimen, seed)) < 1e-7, errors(specimen, seed)
@@ -190,7 +195,7 @@ def test_a_right_one_agrees_with_central_differences(specimen):
 def differs(specimen: Specimen, sharp: float = 1e-7) -> bool:
     """Whether a backward pass raises, or gives something else than central differences do."""
     try:
-        return max(errors(specimen)) > sharp
+        return not max(errors(specimen)) < sharp
     except (RuntimeError, TypeError, ValueError, NameError) as error:
         assert "raises" in specimen.kinds, error
         return True
@@ -222,12 +227,226 @@ def alone(*wanted: int) -> Callable[[Specimen], bool]:
     return seen
 
 
+def changes(specimen: Specimen) -> bool:
+    """It changes an argument, a parameter or the gradient that arrives."""
+    call = Call(specimen)
+    given = [x.detach().clone() for x in call.leaves]
+    leaves = list(call.leaves)
+    output = called(call.subject)(*call.arguments)
+    g = random_like(output, 1)
+    arrived = g.clone()
+    torch.autograd.grad(output, leaves, g)
+    pairs = [*zip(leaves, given, strict=True), (g, arrived)]
+    return not all(torch.equal(x, before) for x, before in pairs)
+
+
+def stale(change: Callable) -> Callable[[Specimen], bool]:
+    """What is changed between forward and backward changes the gradient, and nothing raises."""
+
+    def seen(specimen: Specimen) -> bool:
+        call = Call(specimen)
+        outputs, again = call(), Call(specimen)
+        expected = backward(again, again())
+        given = [x.clone() for x in call.arguments]
+        output = called(call.subject)(*given)
+        with torch.no_grad():
+            change(call, given, output)
+        g = random_like(output, 1)
+        found = torch.autograd.grad(output, call.leaves, g)
+        assert len(outputs) == 1
+        return not all(torch.allclose(a, b) for a, b in zip(found, expected, strict=True))
+
+    return seen
+
+
+def another_call(call: Call, given: list[Tensor], output: Tensor) -> None:
+    called(call.subject)(*(x + 1 for x in given))
+
+
+def twice(specimen: Specimen) -> bool:
+    """The second backward of one graph, or of the same call, gives something else."""
+    call = Call(specimen)
+    outputs = call()
+    g = random_like(outputs[0], 1)
+    first, second = (
+        torch.autograd.grad(outputs, call.leaves, g, retain_graph=True)[0].clone() for _ in range(2)
+    )
+    return not torch.equal(first, second)
+
+
+def one_result(specimen: Specimen) -> bool:
+    """Two results lie in the same memory."""
+    call = Call(specimen)
+    kept = backward(call, call(), seed=1)[0]
+    before = kept.clone()
+    backward(call, call(), seed=2)
+    return not torch.equal(kept, before)
+
+
+def not_finite(specimen: Specimen) -> bool:
+    call = Call(specimen)
+    finite = all(g.isfinite().all() for g in backward(call, call()))
+    wide = Call(specimen, double=True)
+    return not finite and all(g.isfinite().all() for g in backward(wide, wide()))
+
+
+def imprecise(specimen: Specimen, than: float = 1e-4) -> bool:
+    """In its own precision it is further from float64 than a rounding or a few."""
+    own, wide = Call(specimen), Call(specimen, double=True)
+    pairs = zip(backward(own, own()), backward(wide, wide()), strict=True)
+    return any((a.double() - b).norm() > than * b.norm() for a, b in pairs)
+
+
+def second_order(specimen: Specimen) -> bool:
+    """Its second derivative is not that of its first."""
+    call = Call(specimen, double=True)
+    upstream = [random_like(x, 1).requires_grad_() for x in call()]
+
+    def first(create_graph: bool = False) -> Tensor:
+        found = torch.autograd.grad(call(), call.leaves, upstream, create_graph=create_graph)
+        return sum((random_like(x, 3) * x).sum() for x in found)
+
+    leaf, step = call.leaves[0], 1e-4
+    direction = random_like(leaf, 2)
+    (found,) = torch.autograd.grad(first(True), [leaf], allow_unused=True)
+    at = leaf.detach().clone()
+    values = []
+    for sign in (1, -1):
+        leaf.data = at + sign * step * direction
+        values.append(first())
+    expected = (values[0] - values[1]) / (2 * step)
+    got = 0.0 if found is None else (found * direction).sum()
+    return abs(got - expected) > 1e-5 * abs(expected)
+
+
+def forward_mode(specimen: Specimen) -> bool:
+    """⟨g, J u⟩ is not ⟨Jᵀ g, u⟩."""
+    call = Call(specimen, double=True)
+    (output,) = call()
+    g = random_like(output, 1)
+    tangents = tuple(random_like(x, 2 + i) for i, x in enumerate(call.leaves))
+    pulled = torch.autograd.grad(output, call.leaves, g)
+    primals = tuple(x.detach() for x in call.leaves)
+    _, pushed = torch.func.jvp(called(call.subject), primals, tangents)
+    expected = sum((a * b).sum() for a, b in zip(pulled, tangents, strict=True))
+    return not torch.allclose((g * pushed).sum(), expected)
+
+
+def mapped(specimen: Specimen) -> bool:
+    """vmap gives something else than a loop, over whatever axis the batch is."""
+    function = called(specimen.subject())
+    inputs = specimen.inputs()
+    for axis in (0, 1):
+        batch = [torch.stack([x, x + 1, 2 * x], axis) for x in inputs]
+        looped = [function(*(b.select(axis, i) for b in batch)) for i in range(3)]
+        found = torch.func.vmap(function, in_dims=axis)(*batch)
+        if not torch.allclose(found, torch.stack(looped)):
+            return True
+    return False
+
+
+def under_autocast(specimen: Specimen) -> bool:
+    plain, cast = Call(specimen), Call(specimen)
+    with torch.autocast("cpu", torch.bfloat16):
+        outputs = cast()
+    pairs = zip(backward(plain, plain()), backward(cast, outputs), strict=True)
+    return any((a - b).norm() > 0.2 * a.norm() for a, b in pairs)
+
+
+def upstream(arrange: Callable) -> Callable[[Specimen], bool]:
+    """It raises, or differs, for the same gradient with other strides."""
+
+    def seen(specimen: Specimen) -> bool:
+        call = Call(specimen)
+        expected = backward(call, call())
+        (output,) = call()
+        try:
+            found = torch.autograd.grad(output, call.leaves, arrange(random_like(output, 1)))
+        except RuntimeError:
+            return "raises" in specimen.kinds
+        return not torch.allclose(found[0], expected[0])
+
+    return seen
+
+
+def column_major(x: Tensor) -> Tensor:
+    return x.t().contiguous().t()
+
+
+def one_output(specimen: Specimen) -> bool:
+    call = Call(specimen)
+    try:
+        torch.autograd.grad(call()[0].sum(), call.leaves)
+    except TypeError:
+        return True
+    return False
+
+
+def evaluated(specimen: Specimen) -> bool:
+    return differs(replace(specimen, subject=lambda: specimen.subject().eval()))
+
+
+def close_only(specimen: Specimen) -> bool:
+    """It differs, by less than single precision."""
+    return differs(specimen, 1e-9)
+
+
+def single_factor(specimen: Specimen) -> bool:
+    call = Call(specimen)
+    (leaf,), (found,) = call.leaves, backward(call, call())
+    direction = random_like(leaf, 2)
+    at, values = leaf.detach().clone(), []
+    for sign in (1, -1):
+        leaf.data = at + sign * 1e-2 * direction
+        values.append((random_like(leaf, 1) * call()[0]).sum())
+    return abs((values[0] - values[1]) / 2e-2 - (found * direction).sum()) > 0.1
+
+
 #: where a wrong one does not differ from central differences at its own arguments: what shows it
 SEEN = {
     "ELUNegative": at(torch.neg),
     "HardswishBeyond": at(lambda x: x + 4),
+    "HuberBeyond": at(lambda x: x + 4),
     "LinearGradientsShift": alone(1),
     "LinearFrozenWeight": alone(0, 2),
+    "ProductAlone": alone(0),
+    "LinearOfOne": at(lambda x: x[:1]),
+    "BatchNormEvaluation": evaluated,
+    "DropoutEvaluation": evaluated,
+    "RMSNormInGradient": changes,
+    "SquareInSaved": changes,
+    "ReLUInInput": changes,
+    "CubeOnContext": stale(lambda call, given, output: given[0].add_(1)),
+    "ExpOnContext": stale(lambda call, given, output: output.data.add_(1)),
+    "LinearOnContext": stale(lambda call, given, output: given[1].add_(1)),
+    "TanhOnClass": stale(another_call),
+    "RemembersInput": stale(another_call),
+    "ScaleByBuffer": stale(lambda call, given, output: None),
+    "SigmoidScratch": twice,
+    "Workspace": twice,
+    "SharedResult": one_result,
+    "SquareOfSigmoid": second_order,
+    "SoftplusKept": second_order,
+    "TanhDetached": second_order,
+    "SiLUData": second_order,
+    "BilinearNoGrad": second_order,
+    "SigmoidSecondSign": second_order,
+    "SinTangentSign": forward_mode,
+    "ProductTangentTerm": forward_mode,
+    "CumulativeMapped": mapped,
+    "SquareMapped": mapped,
+    "SteepOverflow": not_finite,
+    "SoftplusOverflow": not_finite,
+    "LogSumExpOverflow": not_finite,
+    "LogSigmoidCancels": imprecise,
+    "StandardizeCancels": imprecise,
+    "SwishFastInSingle": imprecise,
+    "SwishThroughSingle": close_only,
+    "LinearScaledUnderAutocast": under_autocast,
+    "CubeSingleFactor": single_factor,
+    "CubedView": upstream(column_major),
+    "CubedStorage": upstream(column_major),
+    "SinCosUndefined": one_output,
 }
 
 
@@ -237,7 +456,10 @@ def test_a_wrong_one_is_wrong(specimen):
     assert seen(specimen)
 
 
-@pytest.mark.parametrize("specimen", [s for s in WRONG if title(s) in SEEN], ids=name)
+HIDDEN = [s for s in WRONG if title(s) in {*SEEN} - ONLY_SINGLE]
+
+
+@pytest.mark.parametrize("specimen", HIDDEN, ids=name)
 def test_it_is_hidden_at_its_own_arguments(specimen):
     assert not differs(specimen)
 

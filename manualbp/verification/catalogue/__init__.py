@@ -4,7 +4,18 @@ Where a file has a right one and its wrong siblings, they share the forward pass
 the slip. They are written as people write them, without annotations.
 """
 
-from manualbp.verification.catalogue import elementwise, linear
+from manualbp.verification.catalogue import (
+    attention,
+    convolution,
+    elementwise,
+    linear,
+    losses,
+    normalization,
+    orders,
+    precision,
+    state,
+    structure,
+)
 from manualbp.verification.catalogue.specimen import Specimen
 
 __all__ = ["RIGHT", "WRONG", "Specimen"]
@@ -12,6 +23,14 @@ __all__ = ["RIGHT", "WRONG", "Specimen"]
 _FILES = (
     elementwise,
     linear,
+    convolution,
+    normalization,
+    attention,
+    losses,
+    state,
+    orders,
+    precision,
+    structure,
 )
 
 #: something verify must find in each
