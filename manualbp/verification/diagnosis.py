@@ -26,6 +26,9 @@ class Wrong:
         upstream: the gradients that arrived, one for each output.
         outputs: the values.
         expected_for: the right gradient for other gradients from above.
+        expected_at: the right gradient where some slots, by name, have other values.
+        argument: the name of the slot.
+        values: of all slots, by name.
         others: the right gradients of other slots, by name.
         shapes: of all inputs: the sizes that a mean could be over.
     """
@@ -36,6 +39,9 @@ class Wrong:
     upstream: list[Tensor]
     outputs: list[Tensor]
     expected_for: Callable[[list[Tensor]], Tensor | None]
+    expected_at: Callable[[dict[str, Tensor]], Tensor | None]
+    argument: str = ""
+    values: Mapping[str, Tensor] = field(default_factory=dict)
     others: Mapping[str, Tensor] = field(default_factory=dict)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
 
@@ -44,7 +50,9 @@ def describe(wrong: Wrong) -> str:
     """The first explanation that fits; else by how much the gradient is off, and where most."""
     if wrong.found is None:
         return "no gradient is returned (None), though the value depends on it"
-    for explanation in EXPLANATIONS:
+    # What is nearly right is not explained by what is right of another form.
+    near = alike(wrong.found, wrong.expected, 10 * ALIKE)
+    for explanation in (_factor,) if near else EXPLANATIONS:
         told = explanation(wrong)
         if told:
             return told
@@ -152,7 +160,8 @@ def _permuted(w: Wrong) -> str | None:
             continue
         what = _axis(axis, expected.ndim)
         if len(set(nearest.tolist())) == 1:
-            return f"of each {what} is that of {what} {int(nearest[0])}"
+            first = ", the first" if int(nearest[0]) == 0 else ""
+            return f"is equal for every {what}: that of {what} {int(nearest[0])}{first}"
         if sorted(nearest.tolist()) == list(range(n)):
             pairs = [f"{i} gets that of {j}" for i, j in enumerate(nearest.tolist()) if i != j]
             return f"has its {what}s swapped along axis {axis}: {pairs[0]}"
@@ -294,6 +303,36 @@ def _slope_elsewhere(w: Wrong) -> str | None:
     return None
 
 
+def _taken_elsewhere(w: Wrong) -> str | None:
+    """It is right at another point: an input is left out, transposed, replaced by the value."""
+    for name, value in w.values.items():
+        if value.is_complex() or value.numel() > 4096:
+            continue
+        own = name == w.argument
+        candidates: list[tuple[str, Tensor]] = []
+        for k, output in enumerate(w.outputs):
+            if own and output.shape == value.shape:
+                which = "the value" if len(w.outputs) == 1 else f"output {k}"
+                candidates.append((f"is the derivative at {which}, not at the input", output))
+        if value.ndim > 1 and value.shape[-1] == value.shape[-2]:
+            candidates.append((f"uses {name} transposed, or not transposed", value.mT.contiguous()))
+        if not own:
+            candidates += [
+                (f"the term that is missing is that of {name}", torch.zeros_like(value)),
+                (f"lacks the factor {name}", torch.ones_like(value)),
+                (f"uses {name} with the wrong sign", -value),
+            ]
+        if value.ndim > 1 and value.shape[0] > 1:
+            candidates.append((f"uses the rows of {name} in another order", value.flip(0)))
+        for told, other in candidates:
+            part = w.expected_at({name: other})
+            if part is None or alike(part, w.expected):
+                continue
+            if alike(w.found, part):  # type: ignore[arg-type]
+                return told
+    return None
+
+
 def _missing_term(w: Wrong) -> str | None:
     """What is missing is a term of a simple form."""
     missing = w.expected - w.found  # type: ignore[operator]
@@ -407,6 +446,7 @@ EXPLANATIONS: tuple[Callable[[Any], str | None], ...] = (
     _one_row,
     _slope_elsewhere,
     _missing_term,
+    _taken_elsewhere,
     _region,
 )
 

@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
 
 from manualbp.verification.diagnosis import Wrong, describe
 from manualbp.verification.differences import sizes_of
 from manualbp.verification.report import Check, Finding
 from manualbp.verification.subject import Point, Run, Subject
-from manualbp.verification.truth import TOLERANCES, Comparison, Truth, flat_upstream
+from manualbp.verification.truth import TOLERANCES, Comparison, Truth, as_real, flat_upstream
 
 #: two runs of the same formula differ by no more
 SAME = 1e-10
@@ -84,6 +86,8 @@ class Examination:
         self.dtype: torch.dtype | None = torch.double
         #: a point where the function has a derivative
         self.base = subject.given
+        #: whether nothing more can be said
+        self.stopped = False
         self._truths: list[tuple[Point, Truth]] = []
 
     # ------------------------------------------------------------------------------- notes
@@ -217,6 +221,7 @@ class Examination:
         wanted: Sequence[int] | None = None,
         outputs: Sequence[int] | None = None,
         entries: bool | None = None,
+        together: bool = False,
     ) -> bool:
         """Hold the gradients at a point to the truth there.
 
@@ -227,6 +232,7 @@ class Examination:
             upstream, wanted, outputs: as of :meth:`pull`.
             slots: those that are judged; all that are not accused without it.
             entries: as of :meth:`Truth.probe`.
+            together: whether all slots are moved at once, and each alone only if that fails.
 
         Returns:
             whether the differences could judge every slot.
@@ -234,6 +240,10 @@ class Examination:
         pulled = self.pull(point, upstream, wanted=wanted, outputs=outputs)
         own = range(len(self.subject.slots)) if slots is None else slots
         settled = True
+        if together and self.surrogate is None and not self.accused:
+            verdict = self._all_right(point, pulled, name)
+            if verdict is not False:
+                return bool(verdict)
         for i in own:
             if i in self.accused or i not in pulled.grads:
                 continue
@@ -242,6 +252,22 @@ class Examination:
             else:
                 settled &= self._beside_differences(point, pulled, i, name, note, outputs, entries)
         return settled
+
+    def _all_right(self, point: Point, pulled: Pulled, name: str) -> bool | None:
+        """Whether all gradients together are right; None where that cannot be seen."""
+        truth = self.truth(point)
+        probe = truth.probe(list(pulled.grads), False) if truth.finite else None
+        if probe is None:
+            return None
+        grads = [
+            torch.zeros(as_real(point.values[i]).numel()) if g is None else as_real(g).reshape(-1)
+            for i, g in pulled.grads.items()
+        ]
+        found = torch.cat([g.detach().double() for g in grads])
+        beside = probe.compare(found, flat_upstream(pulled.upstream))
+        if beside.right:
+            self.check(name).saw(beside.error)
+        return beside.right
 
     def _beside_differences(
         self,
@@ -256,7 +282,7 @@ class Examination:
         truth = self.truth(point)
         if not truth.finite:
             return False
-        probe = truth.probe(i, entries)
+        probe = truth.probe([i], entries)
         if probe is None:
             return False
         used = range(len(pulled.upstream)) if outputs is None else outputs
@@ -313,7 +339,9 @@ class Examination:
         shape = point.values[i].shape if found is None else found.shape
         expected = expected.reshape(shape)
         kind, how = "wrong", ""
-        rounded = found is not None and rounding_of(found, expected)
+        rounded = "" if found is None else rounding_of(found, expected)
+        if not rounded and found is not None:
+            rounded = self._computed_in(point, pulled, i, beside.error)
         if rounded and beside.error <= 16 * torch.finfo(self.subject.dtype).eps:
             return  # as precise as what was given
         if rounded:
@@ -321,12 +349,21 @@ class Examination:
         wrong = self.wrong(point, pulled, i, found, expected)
         self.find(kind, (how or describe(wrong)) + note, i, beside.error)
 
+    def _computed_in(self, point: Point, pulled: Pulled, i: int, error: float) -> str:
+        """In which narrower dtype the backward pass computes, if that explains the error."""
+        with NarrowDtypes(self.dtype or self.subject.dtype) as seen:
+            run = self.subject.run(point, self.dtype)
+            torch.autograd.grad(run.outputs, run.leaves, pulled.upstream, allow_unused=True)
+        if not seen.found or error > 16 * torch.finfo(seen.found).eps:
+            return ""
+        return f"computed in {str(seen.found).removeprefix('torch.')}"
+
     def _entries(self, truth: Truth, i: int, g: Tensor) -> Tensor | None:
         """Every entry of the right gradient, where there are not too many."""
         n = truth.point.values[i].numel()
         if n * truth.middle.numel() > 16_000_000 or n * 6 * truth.seconds > 3.0:
             return None
-        probe = truth.probe(i, True)
+        probe = truth.probe([i], True)
         return None if probe is None else probe.expected(g)
 
     def wrong(
@@ -354,6 +391,21 @@ class Examination:
             entries = self._entries(truth, i, flat_upstream(gs))
             return None if entries is None else entries.reshape(expected.shape)
 
+        def expected_at(changes: dict[str, Tensor]) -> Tensor | None:
+            if by is not None:
+                return None
+            named = [slot.name for slot in self.subject.slots]
+            values = [
+                changes[n].reshape(v.shape) if n in changes else v
+                for n, v in zip(named, point.values, strict=True)
+            ]
+            try:
+                there = Truth(self.subject, replace(point, values=values), self.dtype)
+                entries = self._entries(there, i, flat_upstream(pulled.upstream))
+            except Exception:
+                return None
+            return None if entries is None else entries.reshape(expected.shape)
+
         others = {}
         if truth is not None:
             for j, slot in enumerate(self.subject.slots):
@@ -368,6 +420,12 @@ class Examination:
             [g.detach().double() for g in pulled.upstream],
             [t.detach().double() for t in pulled.run.outputs],
             expected_for,
+            expected_at,
+            self.subject.slots[i].name,
+            {
+                slot.name: v.detach()
+                for slot, v in zip(self.subject.slots, point.values, strict=True)
+            },
             others,
             [tuple(v.shape) for v in point.others if isinstance(v, Tensor)],
         )
@@ -378,7 +436,7 @@ class Examination:
 
 def _real(tensor: Any) -> Any:
     """A complex gradient as real numbers."""
-    return torch.view_as_real(tensor) if tensor is not None and tensor.is_complex() else tensor
+    return None if tensor is None else as_real(tensor)
 
 
 def _nudge(value: Tensor, eps: float, number: int) -> Tensor:
@@ -421,10 +479,9 @@ def rounding_of(found: Tensor, expected: Tensor) -> str:
     if off.numel() < 4 or bool((off > 0).all()) or bool((off < 0).all()):
         return ""
     worst = float((found.double() - expected).abs().max()) / scale
-    for limit, told in ((2e-6, "computed in float32"), (4e-2, "computed in bfloat16 or float16")):
-        if worst <= limit and float(off.abs().max()) <= 4 * limit:
-            return told if float(off.std()) > 0.3 * float(off.abs().mean()) else ""
-    return ""
+    if worst > 2e-6 or float(off.abs().max()) > 8e-6:
+        return ""
+    return "computed in float32" if float(off.std()) > 0.3 * float(off.abs().mean()) else ""
 
 
 def _where_not_finite(found: Tensor | None, value: Tensor) -> str:
@@ -437,6 +494,24 @@ def _where_not_finite(found: Tensor | None, value: Tensor) -> str:
     if int(bad.sum()) == found.numel():
         where = "everywhere"
     return f"is {what} {where}, though the derivative is finite"
+
+
+class NarrowDtypes(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the narrowest floating dtype of what is computed inside, if narrower than ``than``."""
+
+    def __init__(self, than: torch.dtype) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.eps = torch.finfo(than).eps
+        self.found: torch.dtype | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        for t in tree_flatten(result)[0]:
+            if isinstance(t, Tensor) and t.is_floating_point():
+                eps = torch.finfo(t.dtype).eps
+                if eps > self.eps:
+                    self.eps, self.found = eps, t.dtype
+        return result
 
 
 @contextlib.contextmanager

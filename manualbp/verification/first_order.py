@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
@@ -34,7 +35,10 @@ def at_the_inputs(ex: Examination) -> None:
         try:
             settled = ex.judge(there, name)
         except BackwardRaised as raised:
-            ex.find("raises", f"the backward pass raises {first_line(raised)}")
+            ex.find(
+                "raises", f"the backward pass raises {first_line(raised)}", _slot_in(ex, raised)
+            )
+            ex.stopped = True
             return
         except Exception:
             if number == 0:
@@ -49,38 +53,51 @@ def at_the_inputs(ex: Examination) -> None:
     ex.skip(name, "no point with a derivative was found near the inputs")
 
 
+def _slot_in(ex: Examination, raised: BackwardRaised) -> int | None:
+    """The slot whose gradient the engine refused: it names it by its position."""
+    found = re.search(r"gradient at index (\d+)", str(raised))
+    indices = [slot.index for slot in ex.subject.slots]
+    if found is None or ex.subject.module is not None or int(found[1]) not in indices:
+        return None
+    return indices.index(int(found[1]))
+
+
 def at_other_points(ex: Examination) -> None:
     """The same at points that are derived from the inputs: a wrong rule may be right at some."""
     name = "other points"
-    for point, note in _points(ex):
+    for point, note, kind in _points(ex):
         try:
-            ex.judge(point, name, f", {note}" if note else "", entries=None)
+            ex.judge(point, name, f", {note}" if note else "", entries=False, together=True)
         except BackwardRaised as raised:
-            ex.find("raises", f"the backward pass raises {first_line(raised)}, {note}")
+            ex.note(kind, f"the backward pass raises {first_line(raised)}, {note}")
         except Exception:  # the function has no value there
             ex.skip(name, "where the function has no value")
 
 
-def _points(ex: Examination) -> Iterator[tuple[Point, str]]:
+def _points(ex: Examination) -> Iterator[tuple[Point, str, str]]:
+    """Points, what is special about each, and what it means if the backward pass raises there."""
     base = ex.base
-    yield moved(base, 7, 0.3), ""
+    yield moved(base, 7, 0.3), "", "unsupported"
     inputs = [i for i, slot in enumerate(ex.subject.slots) if slot.index is not None]
     groups = [inputs, *([i] for i in inputs if len(inputs) > 1)] if inputs else []
     if ex.truth(base).seconds > 2e-3 or not ex.thorough:
         groups = groups[:1]
     for change, note in _CHANGES:
-        for group in groups:
+        # 0 to the power of 0 is no fault: zeros are tried in one input at a time.
+        zero = change in (_some_zero, torch.zeros_like)
+        for group in [[i] for i in inputs] if zero else groups:
             values = list(base.values)
             for i in group:
                 if not values[i].is_complex():
                     values[i] = change(values[i].detach().double())
-            yield replace(base, values=values), f"only {note}"
+            yield replace(base, values=values), f"only {note}", "unsupported"
     for size, note in ((1, "for a batch of one"), (None, "for a larger batch")):
         if (other := of_batch(ex, size)) is not None:
-            yield other, f"only {note}"
+            yield other, f"only {note}", "raises"
     if ex.subject.module is not None:
         mode = not base.training
-        yield replace(base, training=mode), f"only in {'training' if mode else 'eval'} mode"
+        named = "training" if mode else "eval"
+        yield replace(base, training=mode), f"only in {named} mode", "raises"
 
 
 def _some_zero(x: Tensor) -> Tensor:
@@ -152,8 +169,7 @@ def without_an_argument(ex: Examination) -> None:
             inner.subject.choose_outputs(point, ex.dtype)
             inner.judge(point, "None for an argument", f", only where {slot.name} is None")
         except BackwardRaised as raised:
-            told = f"the backward pass raises {first_line(raised)}, only where {slot.name} is None"
-            ex.find("raises", told)
+            ex.note("unsupported", f"{slot.name} = None: {first_line(raised)}")
         except Exception:
             continue
         finally:

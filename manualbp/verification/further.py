@@ -57,9 +57,11 @@ def _second_order(ex: Examination, name: str, point: Point) -> bool | None:
         if not along:
             ex.find("unsupported", "second order: the gradient is cut from the graph")
             return None
-        again = torch.autograd.grad(
-            torch.stack(along).sum(), [*run.leaves, *arriving], allow_unused=True
-        )
+        # Into .grad: torch.autograd.grad would not visit the node that once_differentiable adds.
+        torch.autograd.backward(torch.stack(along).sum())
+        again = [leaf.grad for leaf in run.leaves]
+        for leaf in run.leaves:
+            leaf.grad = None
     except Exception as raised:
         ex.find("unsupported", f"second order: {first_line(raised)}")
         return None
@@ -75,7 +77,7 @@ def _second_order(ex: Examination, name: str, point: Point) -> bool | None:
 
     gs = [u.detach() for u in us]
     middle = value(point, gs)
-    for i, found in enumerate(again[: len(run.leaves)]):
+    for i, found in enumerate(again):
         if i in ex.accused or point.values[i].is_complex():
             continue
         x = point.values[i].detach().double()

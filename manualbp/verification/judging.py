@@ -107,6 +107,8 @@ def examine(
         _settle_dtype(examination)
         checks: Sequence[Callable[[Examination], None]] = CHECKS if thorough else QUICK
         for check in checks:
+            if examination.stopped:
+                break
             if examination.failed and check not in (*OF_WRONG_ONES, *QUICK[:1]):
                 every = len(examination.accused) == len(subject.slots) or not examination.accused
                 if every or check in further.CHECKS:

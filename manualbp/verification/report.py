@@ -10,10 +10,8 @@ from typing import Any
 
 from manualbp.core.tables import table_lines
 
-#: the kinds of findings that say that a gradient is not right; the one to mend first comes first
+#: the kinds of findings that say that a gradient is not right
 WRONG_KINDS = ("raises", "mutates", "nondeterministic", "wrong", "nan", "stale", "imprecise")
-#: the kinds that say something else
-OTHER_KINDS = ("unsupported", "kink")
 
 
 @dataclass(frozen=True)
@@ -157,9 +155,8 @@ class Report:
 
 
 def in_order(findings: Sequence[Finding]) -> list[Finding]:
-    """Each finding once, the one to mend first first."""
-    kinds = (*WRONG_KINDS, *OTHER_KINDS)
-    return sorted(dict.fromkeys(findings), key=lambda finding: kinds.index(finding.kind))
+    """Each once, those against the verdict first: what was found first explains the rest."""
+    return sorted(dict.fromkeys(findings), key=lambda finding: not finding.against)
 
 
 _VERDICTS = {

@@ -108,7 +108,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 
 def _matters(ex: Examination, i: int) -> bool:
     """Whether the value depends on a slot: else it is a buffer, as running statistics are."""
-    probe = ex.truth(ex.base).probe(i)
+    probe = ex.truth(ex.base).probe([i])
     return probe is None or bool((probe.slopes.abs() > 1e-9).any())
 
 

@@ -127,50 +127,51 @@ class Truth:
         self.repeats = again.shape == self.middle.shape and bool(
             torch.equal(again.nan_to_num(), self.middle.nan_to_num())
         )
-        self._probes: dict[tuple[int, bool], Probe | None] = {}
+        self._probes: dict[tuple[tuple[int, ...], bool], Probe | None] = {}
 
     def _vector(self, point: Point) -> Tensor:
         outputs = self.subject.value(point, self.dtype, self.f)
         return torch.cat([t.detach().double().reshape(-1) for t in outputs])
 
-    def probe(self, index: int, entries: bool | None = None, seed: int = 0) -> Probe | None:
-        """How the outputs move with one slot; None at a kink, or where it is not finite.
+    def probe(self, slots: Sequence[int], entries: bool | None = None) -> Probe | None:
+        """How the outputs move with slots; None at a kink, or where they are not finite.
 
         Args:
-            index: of the slot.
+            slots: which, by index; several move together.
             entries: whether each entry is moved by itself; None: where that is cheap.
-            seed: of the random directions.
         """
-        n, m = self.point.values[index].numel(), self.middle.numel()
+        n, m = sum(self.point.values[i].numel() for i in slots), self.middle.numel()
         if entries is None:
             quick = n * 6 * self.seconds < ENTRY_BY_ENTRY or n <= DIRECTIONS
             entries = quick and n * m <= LARGEST
-        key = index, entries
+        key = tuple(slots), entries
         if key not in self._probes:
-            self._probes[key] = self._probed(index, entries, seed)
+            self._probes[key] = self._probed(slots, entries)
         return self._probes[key]
 
-    def _probed(self, index: int, entries: bool, seed: int) -> Probe | None:
-        value = self.point.values[index]
-        x = value.detach()
-        x = torch.view_as_real(x) if x.is_complex() else x
-        x = x.contiguous().to(self.dtype or x.dtype)
-        size = sizes_of(x).reshape(-1)
-        count = size.numel()
+    def _probed(self, slots: Sequence[int], entries: bool) -> Probe | None:
+        originals = [self.point.values[i] for i in slots]
+        xs = [as_real(v.detach()).contiguous() for v in originals]
+        xs = [x.to(self.dtype or x.dtype) for x in xs]
+        size = torch.cat([sizes_of(x).reshape(-1) for x in xs])
         if entries:
             directions = torch.diag(size)
         else:
-            generator = torch.Generator().manual_seed(1000 * seed + index)
-            noise = torch.randn(DIRECTIONS, count, generator=generator, dtype=torch.double)
+            generator = torch.Generator().manual_seed(1000 + slots[0])
+            noise = torch.randn(DIRECTIONS, len(size), generator=generator, dtype=torch.double)
             directions = noise.to(size.device) * size
         slopes, errors = [], []
-        flat = x.double().reshape(-1)
+        flat = torch.cat([x.double().reshape(-1) for x in xs])
+        counts = [x.numel() for x in xs]
         for direction in directions:
 
             def moved(t: float, v: Tensor = direction) -> Tensor:
-                there = (flat + t * v).reshape(x.shape).to(x.dtype)
-                there = torch.view_as_complex(there) if value.is_complex() else there
-                return self._vector(self.point.at(index, there))
+                there = self.point
+                for i, x, part in zip(slots, xs, torch.split(flat + t * v, counts), strict=True):
+                    value = part.reshape(x.shape).to(x.dtype)
+                    is_complex = self.point.values[i].is_complex()
+                    there = there.at(i, torch.view_as_complex(value) if is_complex else value)
+                return self._vector(there)
 
             try:
                 found = slope(moved, self.middle, self.eps)
@@ -186,6 +187,11 @@ class Truth:
             return Probe(directions, none, none, True, self.tolerance, scale or 1.0)
         both = torch.stack(slopes), torch.stack(errors)
         return Probe(directions, *both, entries, self.tolerance, scale or 1.0)
+
+
+def as_real(tensor: Tensor) -> Tensor:
+    """Complex numbers as pairs of real ones."""
+    return torch.view_as_real(tensor) if tensor.is_complex() else tensor
 
 
 def flat_upstream(gs: Sequence[Tensor]) -> Tensor:
