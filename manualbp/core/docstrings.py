@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from manualbp.core.derivation import lineage, variadic
@@ -43,7 +44,7 @@ def read_docstring(formula: Any) -> dict[str, Any]:
         for argument in formula.derivation.differentiable
         if (method := _rule_of(formula, argument)) in lines
     }
-    symbols = {a: line[len("∂C/∂") :].partition(" = ")[0] for a, line in found.items()}
+    symbols = {a: re.split(" [=≙] ", line)[0][len("∂C/∂") :] for a, line in found.items()}
     return {"output": output, "rules": found, "symbols": symbols, "symbol": output[0]}
 
 

@@ -112,9 +112,9 @@ class ReLU6(Formula):
 
 
 class Hardtanh(Formula):
-    """a = min(max(z, low), high)
+    """a = min(max(z, l), h)
 
-    ∂C/∂z = g ⊙ [low < z < high]
+    ∂C/∂z = g ⊙ [l < z < h]
     """
 
     opmath = False
@@ -236,9 +236,9 @@ class PReLU(Formula):
 
 
 class RReLU(Formula):
-    """a = r z,  r = 1 where z > 0, else drawn from [lower, upper)
+    """a = s z,  s = 1 where z > 0, else drawn from [lower, upper)
 
-    ∂C/∂z = g ⊙ r
+    ∂C/∂z = g ⊙ s
     """
 
     outputs = ("output", "slope")
@@ -288,7 +288,7 @@ class CELU(Formula):
 
 
 class SELU(Formula):
-    """a = λ z where z > 0, else λ α (eᶻ − 1),  λ ≈ 1.05, α ≈ 1.67
+    """a = λ z where z > 0, else λ α (eᶻ − 1),  λ ≈ 1.0507010,  α ≈ 1.6732632
 
     ∂C/∂z = g ⊙ (λ where z > 0, else λ α eᶻ)
     """
@@ -380,7 +380,7 @@ class Hardsigmoid(Formula):
 class Hardswish(Formula):
     """a = z min(max(z + 3, 0), 6) / 6
 
-    ∂C/∂z = g ⊙ (z/3 + 1/2 where −3 < z < 3, 1 above, 0 below)
+    ∂C/∂z = g ⊙ (z/3 + 1/2 where −3 < z < 3, 1 where z ≥ 3, else 0)
     """
 
     @staticmethod
@@ -409,7 +409,7 @@ class Softsign(Formula):
 
 
 class GLU(Formula):
-    """a = u σ(v),  (u, v) = z, halved along one axis
+    """a = u σ(v),  (u, v) = z,  halved along one axis
 
     ∂C/∂z = (g ⊙ σ(v), g ⊙ u σ(v) (1 − σ(v)))
     """
@@ -427,7 +427,7 @@ class GLU(Formula):
 
 
 class Softplus(Formula):
-    """a = log(1 + e^βz) / β where βz ≤ threshold, else z
+    """a = log(1 + e^(βz)) / β where βz ≤ threshold, else z
 
     ∂C/∂z = g ⊙ (σ(βz) where βz ≤ threshold, else 1)
     """

@@ -203,8 +203,8 @@ class Remainder(Formula):
 class Pow(Formula):
     """a = xʸ
 
-    ∂C/∂x = g ⊙ y xʸ⁻¹, 0 where y = 0
-    ∂C/∂y = g ⊙ a log x, 0 where x = 0 ≤ y
+    ∂C/∂x = 0 where y = 0, else g ⊙ y xʸ⁻¹
+    ∂C/∂y = 0 where x = 0 ≤ y, else g ⊙ a log x
     """
 
     broadcasts = True
@@ -230,9 +230,9 @@ class Pow(Formula):
 
 
 class Xlogy(Formula):
-    """a = x log y, 0 where x = 0
+    """a = 0 where x = 0, else x log y
 
-    ∂C/∂x = g ⊙ log y, 0 where x = 0 ≥ y
+    ∂C/∂x = 0 where x = 0 ≥ y, else g ⊙ log y
     ∂C/∂y = g ⊙ x / y
     """
 
@@ -325,10 +325,10 @@ class Atan2(Formula):
 
 
 class Maximum(Formula):
-    """a = the larger of x and y
+    """a = max(x, y)
 
-    ∂C/∂x = g where x > y, g/2 where x = y
-    ∂C/∂y = g where y > x, g/2 where x = y
+    ∂C/∂x = g where x > y, g/2 where x = y, else 0
+    ∂C/∂y = g where y > x, g/2 where x = y, else 0
     """
 
     broadcasts = True
@@ -351,10 +351,10 @@ class Maximum(Formula):
 
 
 class Minimum(Maximum):
-    """a = the smaller of x and y
+    """a = min(x, y)
 
-    ∂C/∂x = g where x < y, g/2 where x = y
-    ∂C/∂y = g where y < x, g/2 where x = y
+    ∂C/∂x = g where x < y, g/2 where x = y, else 0
+    ∂C/∂y = g where y < x, g/2 where x = y, else 0
     """
 
     @staticmethod
@@ -374,10 +374,10 @@ class Minimum(Maximum):
 
 
 class Where(Formula):
-    """a = x where the condition holds, else y
+    """a = x where m, else y,  m the condition
 
-    ∂C/∂x = g where it holds, else 0
-    ∂C/∂y = 0 where it holds, else g
+    ∂C/∂x = g where m, else 0
+    ∂C/∂y = 0 where m, else g
     """
 
     holomorphic = True
@@ -398,10 +398,10 @@ class Where(Formula):
 
 
 class MaskedFill(Formula):
-    """a = y where the mask is set, else x
+    """a = y where m, else x,  m the mask
 
-    ∂C/∂x = 0 where the mask is set, else g
-    ∂C/∂y = Σ g where the mask is set
+    ∂C/∂x = 0 where m, else g
+    ∂C/∂y = g where m, else 0
     """
 
     holomorphic = True
@@ -422,7 +422,7 @@ class MaskedFill(Formula):
 
 
 class Clamp(Formula):
-    """a = x, but at least l and at most h, numbers
+    """a = min(max(x, l), h),  l and h numbers
 
     ∂C/∂x = g where l < x < h, else 0
     """
@@ -442,11 +442,11 @@ class Clamp(Formula):
 
 
 class ClampBetween(Formula):
-    """a = x, but at least l and at most h, tensors
+    """a = min(max(x, l), h),  l and h tensors
 
-    ∂C/∂x = g where l < x < h, g/2 where x is one of them
-    ∂C/∂l = g where x < l ≤ h, g/2 where x = l < h
-    ∂C/∂h = g where x > h or l > h, g/2 where x = h > l
+    ∂C/∂x = g/2 where x = l < h or x = h > l, g where l ≤ x ≤ h, else 0
+    ∂C/∂l = g where x < l ≤ h, g/2 where x = l < h, else 0
+    ∂C/∂h = g where x > h or l > h, g/2 where x = h > l, else 0
     """
 
     broadcasts = True

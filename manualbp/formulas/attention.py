@@ -22,7 +22,7 @@ class Attention(Formula):
     ∂C/∂Q = c ∂C/∂S K
     ∂C/∂K = c (∂C/∂S)ᵀ Q
     ∂C/∂V = (P ⊙ m / (1 − p))ᵀ g
-    ∂C/∂M = ∂C/∂S = P ⊙ (D − Σ P ⊙ D),  D = g Vᵀ ⊙ m / (1 − p)
+    ∂C/∂M = ∂C/∂S,  ∂C/∂S = P ⊙ (D − Σₖ Pₖ ⊙ Dₖ),  D = g Vᵀ ⊙ m / (1 − p)
     """
 
     # P is computed again, not saved, because it is quadratic in the length of the sequence.

@@ -35,9 +35,9 @@ class Window(NamedTuple):
 class Conv(Formula):
     """z_p = Σₖ Wₖ a_{sp + dk} + b
 
-    ∂C/∂a_q = Σₖ Wₖᵀ δ_p over p with sp + dk = q
-    ∂C/∂Wₖ = Σ_p δ_p a_{sp + dk}ᵀ
-    ∂C/∂b = Σ_p δ_p
+    ∂C/∂a_q ≙ Σₖ Wₖᵀ δ_p over p with sp + dk = q
+    ∂C/∂Wₖ ≙ Σ_p δ_p a_{sp + dk}ᵀ
+    ∂C/∂b ≙ Σ_p δ_p
     """
 
     holomorphic = True
@@ -103,9 +103,9 @@ class Conv(Formula):
 class ConvTranspose(Formula):
     """z_q = Σₖ Wₖᵀ a_p + b over p with sp + dk = q
 
-    ∂C/∂a_p = Σₖ Wₖ δ_{sp + dk}
-    ∂C/∂Wₖ = Σ_p a_p δ_{sp + dk}ᵀ
-    ∂C/∂b = Σ_q δ_q
+    ∂C/∂a_p ≙ Σₖ Wₖ δ_{sp + dk}
+    ∂C/∂Wₖ ≙ Σ_p a_p δ_{sp + dk}ᵀ
+    ∂C/∂b ≙ Σ_q δ_q
     """
 
     holomorphic = True
@@ -166,7 +166,7 @@ class ConvTranspose(Formula):
 class Unfold(Formula):
     """z_kp = a_{sp + dk}
 
-    ∂C/∂a_q = Σₖ g_kp over p with sp + dk = q
+    ∂C/∂a_q ≙ Σₖ g_kp over p with sp + dk = q
     """
 
     holomorphic = True
@@ -198,7 +198,7 @@ class Unfold(Formula):
 class Fold(Formula):
     """z_q = Σₖ a_kp over p with sp + dk = q
 
-    ∂C/∂a_kp = g_{sp + dk}
+    ∂C/∂a_kp ≙ g_{sp + dk}
     """
 
     holomorphic = True

@@ -16,7 +16,7 @@ __all__ = ["CTC"]
 class CTC(Formula):
     """C = −log Σ_π Π_t e^aₜ(πₜ),  over the paths π that read as the target
 
-    ∂C/∂a = g (eᵃ − γ),  γₜ(k) the share of the paths that are in class k at time t
+    ∂C/∂a ≙ g (eᵃ − γ),  γₜ(k) the share of the paths that are in class k at time t
     """
 
     # −γ alone is the derivative. torch's gradient, and this one, also has the term eᵃ. It makes no

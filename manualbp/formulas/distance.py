@@ -78,7 +78,7 @@ class CDist(Formula):
 class PDist(Formula):
     """r = ‖xᵢ − xⱼ‖ for each pair i < j
 
-    ∂C/∂xᵢ = Σⱼ gᵢⱼ ∂‖d‖/∂d,  d = xᵢ − xⱼ
+    ∂C/∂xᵢ ≙ Σⱼ gᵢⱼ ∂‖d‖/∂d,  d = xᵢ − xⱼ
     """
 
     @staticmethod
@@ -94,10 +94,10 @@ class PDist(Formula):
 
 
 class CosineSimilarity(Formula):
-    """c = Σ u v,  u = x₁ / |x₁|, v = x₂ / |x₂|, no length below ε
+    """c = Σⱼ uⱼ vⱼ,  u = x₁ / ‖x₁‖,  v = x₂ / ‖x₂‖,  no length below ε
 
-    ∂C/∂x₁ = g (v − c u) / |x₁|
-    ∂C/∂x₂ = g (u − c v) / |x₂|
+    ∂C/∂x₁ = g (v − c u) / ‖x₁‖
+    ∂C/∂x₂ = g (u − c v) / ‖x₂‖
     """
 
     @staticmethod

@@ -60,14 +60,14 @@ class FeatureDropout(Formula):
 
 
 class AlphaDropout(Formula):
-    """a = s (z ⊙ m − α (1 − m) + α p),  s = 1 / √((1 − p) (1 + α² p)),  −α the SELU's limit
+    """a = s (z ⊙ m − α (1 − m) + α p),  s = 1 / √((1 − p) (1 + α² p)),  α ≈ 1.7580993
 
     ∂C/∂z = s g ⊙ m
     """
 
     holomorphic = True
 
-    # With s and α p a mean of 0 and a variance of 1 stay as they are.
+    # −α is the limit of the SELU. With s and α p a mean of 0 and a variance of 1 stay as they are.
 
     outputs = ("output", "mask")
 

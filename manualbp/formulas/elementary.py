@@ -292,7 +292,7 @@ def Atanh(g: Tensor, input: Tensor) -> Tensor:
 def Erf(g: Tensor, input: Tensor) -> Tensor:
     """a = erf x
 
-    ∂C/∂x = 2/√π g ⊙ e^−x²
+    ∂C/∂x = (2/√π) g ⊙ e^(−x²)
     """
     return g * (-input * input).exp() * (2 / math.sqrt(math.pi))
 
@@ -301,7 +301,7 @@ def Erf(g: Tensor, input: Tensor) -> Tensor:
 def Erfc(g: Tensor, input: Tensor) -> Tensor:
     """a = 1 − erf x
 
-    ∂C/∂x = −2/√π g ⊙ e^−x²
+    ∂C/∂x = −(2/√π) g ⊙ e^(−x²)
     """
     return g * (-input * input).exp() * (-2 / math.sqrt(math.pi))
 
@@ -310,7 +310,7 @@ def Erfc(g: Tensor, input: Tensor) -> Tensor:
 def Erfinv(g: Tensor, input: Tensor) -> Tensor:
     """a = erf⁻¹ x
 
-    ∂C/∂x = √π/2 g ⊙ e^a²
+    ∂C/∂x = (√π/2) g ⊙ e^(a²)
     """
     # Not the output, because the caller may write into it, as into torch's.
     return g * torch.erfinv(input).square().exp() * (math.sqrt(math.pi) / 2)
@@ -318,7 +318,7 @@ def Erfinv(g: Tensor, input: Tensor) -> Tensor:
 
 @_pointwise(torch.frac)
 def Frac(g: Tensor) -> Tensor:
-    """a = x without its whole part
+    """a = x − trunc x
 
     ∂C/∂x = g
     """
@@ -327,7 +327,7 @@ def Frac(g: Tensor) -> Tensor:
 
 @_pointwise(torch.sgn)
 def Sign(g: Tensor) -> Tensor:
-    """a = 1, 0 or −1, as x is
+    """a = sign x
 
     ∂C/∂x = 0
     """
@@ -354,7 +354,7 @@ def Ceil(g: Tensor) -> Tensor:
 
 @_pointwise(torch.trunc)
 def Trunc(g: Tensor) -> Tensor:
-    """a = the whole part of x
+    """a = trunc x
 
     ∂C/∂x = 0
     """

@@ -43,10 +43,10 @@ class Linear(Formula):
 
 
 class Bilinear(Formula):
-    """zₒ = aᵀ Wₒ a′ + bₒ
+    """zₙₒ = aₙᵀ Wₒ a′ₙ + bₒ
 
-    ∂C/∂a = (Σₒ δₒ Wₒ) a′
-    ∂C/∂a′ = (Σₒ δₒ Wₒ)ᵀ a
+    ∂C/∂aₙ = (Σₒ δₙₒ Wₒ) a′ₙ
+    ∂C/∂a′ₙ = (Σₒ δₙₒ Wₒ)ᵀ aₙ
     ∂C/∂Wₒ = Σₙ δₙₒ aₙ a′ₙᵀ
     ∂C/∂b = Σₙ δₙ
     """

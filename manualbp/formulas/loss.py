@@ -75,11 +75,11 @@ class _OfError(Formula):
 
 
 class MSE(_OfError):
-    """C = Σ w (a − y)² / Σ w,  over all outputs of all examples
+    """C = Σ w (a − y)² / n,  n = Σ w,  over all outputs of all examples
 
-    ∂C/∂a = 2 w (a − y) g / Σ w
+    ∂C/∂a = 2 w (a − y) g / n
     ∂C/∂y = −∂C/∂a
-    ∂C/∂w = ((a − y)² − C) g / Σ w
+    ∂C/∂w = ((a − y)² − C) g / n
     """
 
     @staticmethod
@@ -113,10 +113,10 @@ class MSE(_OfError):
 
 
 class L1(Formula):
-    """C = Σ w |e| / Σ w,  e = a − y, over all outputs of all examples
+    """C = Σ w |e| / n,  n = Σ w,  e = a − y,  over all outputs of all examples
 
-    ∂C/∂e = w sign(e) g / Σ w
-    ∂C/∂w = (|e| − C) g / Σ w
+    ∂C/∂e = w sign(e) g / n
+    ∂C/∂w = (|e| − C) g / n
     """
 
     @staticmethod
@@ -145,7 +145,7 @@ class L1(Formula):
 class SmoothL1(_OfError):
     """C = (a − y)² / 2β where |a − y| < β, else |a − y| − β/2
 
-    ∂C/∂a = ((a − y) / β, but at most 1 and at least −1) g / n
+    ∂C/∂a = min(max((a − y) / β, −1), 1) g / n
     ∂C/∂y = −∂C/∂a
     """
 
@@ -166,7 +166,7 @@ class SmoothL1(_OfError):
 class Huber(_OfError):
     """C = w c,  c = (a − y)² / 2 where |a − y| < threshold, else threshold (|a − y| − threshold/2)
 
-    ∂C/∂a = w (a − y, but at most threshold and at least −threshold) g / n
+    ∂C/∂a = w min(max(a − y, −threshold), threshold) g / n
     ∂C/∂y = −∂C/∂a
     ∂C/∂w = c g / n
     """
@@ -198,10 +198,10 @@ class Huber(_OfError):
 
 
 class GaussianNLL(Formula):
-    """C = ½ (log v + e² / v),  e = a − y, v = max(variance, ε)
+    """C = ½ (log v + e² / v),  e = a − y,  v no less than ε
 
-    ∂C/∂e = e / v · g / n
-    ∂C/∂v = ½ (1 − e² / v) / v · g / n
+    ∂C/∂e = (e / v) g / n
+    ∂C/∂v = ½ (1 − e² / v) g / v n
     """
 
     broadcasts = True
@@ -230,10 +230,10 @@ class GaussianNLL(Formula):
 
 
 class PoissonNLL(Formula):
-    """C = λ − y log λ,  λ = eᵃ, or a + ε in the logarithm and a outside
+    """C = λ − y l,  λ = eᵃ where log_input, else a,  l = a where log_input, else log(a + ε)
 
-    ∂C/∂a = (eᵃ − y, or 1 − y / (a + ε)) g / n
-    ∂C/∂y = −log λ g / n
+    ∂C/∂a = (eᵃ − y where log_input, else 1 − y / (a + ε)) g / n
+    ∂C/∂y = −l g / n
     """
 
     @staticmethod
@@ -257,9 +257,9 @@ class PoissonNLL(Formula):
 
 
 class PoissonNLLFull(PoissonNLL):
-    """C = λ − y log λ + (y log y − y + ½ log 2πy where y > 1),  nearly −log p
+    """C = λ − y l + (y log y − y + ½ log(2πy) where y > 1, else 0),  nearly −log p
 
-    ∂C/∂y = (−log λ + (log y + 1 / 2y where y > 1)) g / n
+    ∂C/∂y = ((log y + 1 / 2y where y > 1, else 0) − l) g / n
     """
 
     @staticmethod
@@ -321,7 +321,7 @@ class CrossEntropy(Formula):
     """C = −Σₖ qₖ log pₖ,  p = softmax(z),  q = w ⊙ ((1 − ε) y + ε/K)
 
     ∂C/∂z = g (p Σₖ qₖ − q) / n
-    ∂C/∂y = −g (1 − ε) w ⊙ log p / n
+    ∂C/∂y = −(1 − ε) g (w ⊙ log p) / n
     """
 
     # Without weights and smoothing q = y sums to 1, and ∂C/∂z = p − y. The squared error has a
@@ -387,7 +387,7 @@ class CrossEntropy(Formula):
 class NLL(Formula):
     """C = −w_y a_y,  a the logarithms of probabilities, y a class
 
-    ∂C/∂a = −g w ⊙ e_y / n
+    ∂C/∂a = −g (w ⊙ e_y) / n
     """
 
     @staticmethod
@@ -416,7 +416,7 @@ class NLL(Formula):
 class BCE(Formula):
     """C = −w (y log a + (1 − y) log(1 − a)),  no logarithm below −100
 
-    ∂C/∂a = w (a − y) / (a (1 − a)) · g / n
+    ∂C/∂a = w (a − y) g / a (1 − a) n
     ∂C/∂y = w (log(1 − a) − log a) g / n
     """
 

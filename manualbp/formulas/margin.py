@@ -22,7 +22,7 @@ __all__ = [
 
 
 class MultiLabelSoftMargin(Formula):
-    """C = w c,  c = −y log σ(z) − (1 − y) log σ(−z),  the mean over the K labels of an example
+    """C = Σⱼ wⱼ cⱼ / K,  c = −y log σ(z) − (1 − y) log σ(−z),  K labels an example
 
     ∂C/∂z = w (σ(z) − y) g / K n
     ∂C/∂y = −w z g / K n
@@ -74,9 +74,9 @@ class SoftMargin(Formula):
 
 
 class HingeEmbedding(Formula):
-    """C = a where y = 1, max(0, margin − a) where y = −1
+    """C = a where y = 1, else max(0, margin − a),  y = ±1
 
-    ∂C/∂a = s g / n,  s = 1 where y = 1, −[a < margin] where y = −1
+    ∂C/∂a = s g / n,  s = 1 where y = 1, else −[a < margin]
     """
 
     outputs = ("output", "slope")  # s is saved in a byte, in place of a and y
@@ -98,7 +98,7 @@ class HingeEmbedding(Formula):
 
 
 class MarginRanking(Formula):
-    """C = max(0, margin − y d),  d = a₁ − a₂, y = ±1 for which of the two should be larger
+    """C = max(0, margin − y d),  d = a₁ − a₂,  y = ±1 for which of the two should be larger
 
     ∂C/∂d = −y [y d < margin] g / n
     ∂C/∂y = −d [y d < margin] g / n
@@ -130,8 +130,8 @@ class TripletMargin(Formula):
     """C = max(0, margin + d₊ − min(d₋, d±)),  d the distances within three points
 
     ∂C/∂d₊ = [C > 0] g / n
-    ∂C/∂d₋ = −[C > 0] [d₋ < d±] g / n
-    ∂C/∂d± = −[C > 0] [d± < d₋] g / n
+    ∂C/∂d₋ = −[C > 0] (1 where d₋ < d±, ½ where d₋ = d±, else 0) g / n
+    ∂C/∂d± = −[C > 0] (1 where d± < d₋, ½ where d₋ = d±, else 0) g / n
     """
 
     broadcasts = True
@@ -170,10 +170,10 @@ class TripletMargin(Formula):
 
 
 class CosineEmbedding(Formula):
-    """C = 1 − cos(a₁, a₂) where y = 1, max(0, cos(a₁, a₂) − margin) where y = −1
+    """C = 1 − c where y = 1, else max(0, c − margin),  c = Σⱼ a₁ⱼ a₂ⱼ / ‖a₁‖ ‖a₂‖,  y = ±1
 
-    ∂C/∂a₁ = ± (a₂ / (|a₁| |a₂|) − cos(a₁, a₂) a₁ / |a₁|²) g / n
-    ∂C/∂a₂ = ± (a₁ / (|a₁| |a₂|) − cos(a₁, a₂) a₂ / |a₂|²) g / n
+    ∂C/∂a₁ = s (a₂ / ‖a₁‖ ‖a₂‖ − c a₁ / ‖a₁‖²) g / n,  s = −1 where y = 1, else [c > margin]
+    ∂C/∂a₂ = s (a₁ / ‖a₁‖ ‖a₂‖ − c a₂ / ‖a₂‖²) g / n
     """
 
     broadcasts = True
@@ -194,7 +194,7 @@ class CosineEmbedding(Formula):
 
     @staticmethod
     def inverse(square1: Tensor, square2: Tensor) -> Tensor:
-        """1 / (|a₁| |a₂|)"""
+        """1 / ‖a₁‖ ‖a₂‖"""
         return (square1 * square2).rsqrt()
 
     @staticmethod
@@ -203,7 +203,7 @@ class CosineEmbedding(Formula):
 
     @staticmethod
     def share(g: Tensor, cosine: Tensor, target: Tensor, margin: float, reduction: str) -> Tensor:
-        """∂C/∂cos"""
+        """∂C/∂c"""
         g = _per_entry(g, target, reduction).unsqueeze(-1)
         y = target.unsqueeze(-1)
         return torch.where(y == 1, -g, torch.where((y == -1) & (cosine > margin), g, 0))
@@ -236,9 +236,9 @@ class CosineEmbedding(Formula):
 
 
 class MultiMargin(Formula):
-    """C = w_y Σⱼ hⱼᵖ / K,  hⱼ = max(0, margin − a_y + aⱼ) for j ≠ y, h_y = 0
+    """C = w_y Σⱼ hⱼᵖ / K,  hⱼ = max(0, margin − a_y + aⱼ) where j ≠ y, else 0
 
-    ∂C/∂a = w_y p (hᵖ⁻¹ − e_y Σⱼ hⱼᵖ⁻¹) g / K n
+    ∂C/∂a = w_y p (s − e_y Σⱼ sⱼ) g / K n,  s = hᵖ⁻¹ [h > 0]
     """
 
     @staticmethod
@@ -269,7 +269,7 @@ class MultiMargin(Formula):
 class MultiLabelMargin(Formula):
     """C = Σᵢⱼ cᵢ [cⱼ = 0] max(0, 1 − aᵢ + aⱼ) / K,  cᵢ how often the target has class i
 
-    ∂C/∂a = (Mᵀ 1 − M 1) g / K n,  Mᵢⱼ = cᵢ [cⱼ = 0] [1 − aᵢ + aⱼ > 0]
+    ∂C/∂aᵢ = Σⱼ (cⱼ [cᵢ = 0] [1 − aⱼ + aᵢ > 0] − cᵢ [cⱼ = 0] [1 − aᵢ + aⱼ > 0]) g / K n
     """
 
     @staticmethod

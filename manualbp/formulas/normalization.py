@@ -28,7 +28,7 @@ __all__ = [
 
 
 class _Normalization(Formula):
-    """What the formulas share that subtract a mean."""
+    """x̂ = (x − μ) r,  μ = mean(x),  r = 1 / √(mean((x − μ)²) + ε)"""
 
     outputs = ("output", "mean", "rstd")
 
@@ -100,7 +100,7 @@ class BatchNorm(_Normalization, _Running):
 
 
 class FixedBatchNorm(_Running):
-    """y = (x − μ) r w + b,  μ and r = 1 / √(σ² + ε) of each channel being given
+    """y = (x − μ) r w + b,  r = 1 / √(v + ε),  μ and v of each channel being given
 
     ∂C/∂x = g r w
     ∂C/∂w = Σ g (x − μ) r
@@ -230,7 +230,7 @@ class LayerNorm(_Normalization):
 
 
 class RMSNorm(Formula):
-    """y = x̂ ⊙ w,  x̂ = x r,  r = 1 / √(mean(x²) + ε) of each example over the last axes
+    """y = x̂ ⊙ w,  x̂ = x r,  r = 1 / √(mean(x²) + ε),  of each example over the last axes
 
     ∂C/∂x = r (g w − x̂ mean(g w x̂))
     ∂C/∂w = Σ g x̂
@@ -268,7 +268,7 @@ class RMSNorm(Formula):
 class LocalResponseNorm(Formula):
     """y = x d⁻ᵝ,  d = k + α A(x²),  A the mean over neighbouring channels
 
-    ∂C/∂x = g d⁻ᵝ − 2αβ x Aᵀ(g x d⁻ᵝ⁻¹)
+    ∂C/∂x ≙ g d⁻ᵝ − 2αβ x Aᵀ(g x d⁻ᵝ⁻¹)
     """
 
     @staticmethod
@@ -287,9 +287,9 @@ class LocalResponseNorm(Formula):
 
 
 class Normalize(Formula):
-    """y = x / d,  d = max(‖x‖, ε),  ‖x‖ = (Σ |x|ᵖ)^¹ᐟᵖ along some axes
+    """y = x / d,  d = max(‖x‖, ε),  ‖x‖ along some axes
 
-    ∂C/∂x = (g − u′ Σ g u [‖x‖ ≥ ε]) / d + u′ ∂C/∂‖x‖,  u = x / ‖x‖, u′ = |u|ᵖ⁻¹ sign u
+    ∂C/∂x = (g − u′ Σⱼ gⱼ uⱼ [‖x‖ ≥ ε]) / d + u′ ∂C/∂‖x‖,  u = x / ‖x‖,  u′ = |u|ᵖ⁻¹ sign u
     """
 
     outputs = ("output", "norm")

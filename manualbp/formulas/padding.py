@@ -13,7 +13,7 @@ __all__ = ["Pad", "PadFromWithin"]
 class Pad(Formula):
     """z = a with a margin of one value; with a margin below zero, a without its border
 
-    ∂C/∂a = g without the margin
+    ∂C/∂a ≙ g without the margin
     """
 
     holomorphic = True
@@ -31,7 +31,7 @@ class Pad(Formula):
 class PadFromWithin(Formula):
     """z_q = a_ι(q),  ι what ``mode`` takes for a q outside of a
 
-    ∂C/∂a_i = Σ g_q over q with ι(q) = i
+    ∂C/∂a_i ≙ Σ g_q over q with ι(q) = i
     """
 
     holomorphic = True

@@ -41,7 +41,7 @@ _LAST = torch.channels_last
 class MaxPool(Formula):
     """a = zₘ,  m = the place of the greatest in the window
 
-    ∂C/∂z = Σ g over the windows whose greatest it is
+    ∂C/∂z ≙ Σ g over the windows whose greatest it is
     """
 
     outputs = ("output", "indices")
@@ -70,7 +70,7 @@ class MaxPool(Formula):
 class AdaptiveMaxPool(Formula):
     """a = zₘ,  m = the place of the greatest in the window, of windows as many as asked for
 
-    ∂C/∂z = Σ g over the windows whose greatest it is
+    ∂C/∂z ≙ Σ g over the windows whose greatest it is
     """
 
     outputs = ("output", "indices")
@@ -94,7 +94,7 @@ class AdaptiveMaxPool(Formula):
 class FractionalMaxPool(Formula):
     """a = zₘ,  m = the place of the greatest in the window, of windows placed at random
 
-    ∂C/∂z = Σ g over the windows whose greatest it is
+    ∂C/∂z ≙ Σ g over the windows whose greatest it is
     """
 
     outputs = ("output", "indices")
@@ -116,7 +116,7 @@ class FractionalMaxPool(Formula):
 class MaxUnpool(Formula):
     """aₘ = z,  m = the place that max pooling found z at; a = 0 at all others
 
-    ∂C/∂z = gₘ
+    ∂C/∂z = g_m
     """
 
     @staticmethod
@@ -140,7 +140,7 @@ class MaxUnpool(Formula):
 class AvgPool(Formula):
     """a = W₁ z W₂ᵀ,  row j of Wₐ = the shares in window j along axis a
 
-    ∂C/∂z = W₁ᵀ g W₂
+    ∂C/∂z ≙ W₁ᵀ g W₂
     """
 
     @staticmethod
@@ -179,7 +179,7 @@ class AvgPool(Formula):
 class AdaptiveAvgPool(Formula):
     """a = W₁ z W₂ᵀ,  row j of Wₐ = the shares in window j along axis a
 
-    ∂C/∂z = W₁ᵀ g W₂
+    ∂C/∂z ≙ W₁ᵀ g W₂
     """
 
     @staticmethod
@@ -207,7 +207,7 @@ class AdaptiveAvgPool(Formula):
 class LPPool(Formula):
     """a = (Σ zᵖ)^(1/p) over the window
 
-    ∂C/∂z = zᵖ⁻¹ Σ g a¹⁻ᵖ over the windows that it is in, without those where a = 0
+    ∂C/∂z ≙ zᵖ⁻¹ Σ g a¹⁻ᵖ over the windows that it is in, without those where a = 0
     """
 
     @staticmethod

@@ -86,7 +86,7 @@ class Mean(Formula):
 
 
 class NanSum(Formula):
-    """a = Σ x, where x is a number
+    """a = Σ (x where x is a number, else 0)
 
     ∂C/∂x = g where x is a number, else 0
     """
@@ -119,9 +119,9 @@ class LogSumExp(Formula):
 
 
 class Cumsum(Formula):
-    """aⱼ = Σ xᵢ over i ≤ j, along an axis
+    """aⱼ = Σ_{i ≤ j} xᵢ,  along an axis
 
-    ∂C/∂xᵢ = Σ gⱼ over j ≥ i
+    ∂C/∂xᵢ = Σ_{j ≥ i} gⱼ
     """
 
     holomorphic = True
@@ -139,9 +139,9 @@ class Cumsum(Formula):
 
 
 class Prod(Formula):
-    """a = Π x, along an axis or over everything
+    """a = Π x,  along an axis or over everything
 
-    ∂C/∂xᵢ = g Π xⱼ over j ≠ i
+    ∂C/∂xᵢ = g Π_{j ≠ i} xⱼ
     """
 
     @staticmethod
@@ -158,9 +158,9 @@ class Prod(Formula):
 
 
 class Cumprod(Formula):
-    """aⱼ = Π xᵢ over i ≤ j, along an axis
+    """aⱼ = Π_{i ≤ j} xᵢ,  along an axis
 
-    ∂C/∂xᵢ = Σ gⱼ Π xₖ over k ≤ j, k ≠ i, for all j ≥ i
+    ∂C/∂xᵢ = Σ_{j ≥ i} gⱼ Π_{k ≤ j, k ≠ i} xₖ
     """
 
     @staticmethod
@@ -199,7 +199,7 @@ def _shifted(x: Tensor, places: int) -> Tensor:
 
 
 class Var(Formula):
-    """a = Σ (x − m)² / (n − c),  m the mean
+    """a = Σ (x − m)² / (n − c),  m = mean(x)
 
     ∂C/∂x = 2 g (x − m) / (n − c)
     """
@@ -220,9 +220,9 @@ class Var(Formula):
 
 
 class Std(Formula):
-    """a = √(Σ (x − m)² / (n − c)),  m the mean
+    """a = √(Σ (x − m)² / (n − c)),  m = mean(x)
 
-    ∂C/∂x = g (x − m) / a (n − c), 0 where a = 0
+    ∂C/∂x = 0 where a = 0, else g (x − m) / a (n − c)
     """
 
     @staticmethod
@@ -251,9 +251,9 @@ def _deviation(share: Tensor, input: Tensor, dim: Dim, correction: float, keepdi
 
 
 class Norm(Formula):
-    """a = (Σ |x|ᵖ)^(1/p), the largest |x| where p = ∞
+    """a = (Σ |x|ᵖ)^(1/p),  the largest |x| where p = ∞
 
-    ∂C/∂x = g sign x (|x| / a)ᵖ⁻¹, 0 where a = 0
+    ∂C/∂x = 0 where a = 0, else g sign x (|x| / a)ᵖ⁻¹
     """
 
     @staticmethod
@@ -278,7 +278,7 @@ class Norm(Formula):
 class Dist(Formula):
     """a = (Σ |x − y|ᵖ)^(1/p)
 
-    ∂C/∂x = g sign(x − y) (|x − y| / a)ᵖ⁻¹, 0 where a = 0
+    ∂C/∂x = 0 where a = 0, else g sign(x − y) (|x − y| / a)ᵖ⁻¹
     ∂C/∂y = −∂C/∂x
     """
 
@@ -331,9 +331,9 @@ def _in_equal_parts(g: Tensor, chosen: Tensor, dim: Dim) -> Tensor:
 
 
 class Amax(Formula):
-    """a = the largest x
+    """a = maxⱼ xⱼ
 
-    ∂C/∂x = g [x = a] / Σ [x = a]
+    ∂C/∂x = g [x = a] / Σⱼ [xⱼ = a]
     """
 
     @staticmethod
@@ -353,9 +353,9 @@ class Amax(Formula):
 
 
 class Amin(Amax):
-    """a = the smallest x
+    """a = minⱼ xⱼ
 
-    ∂C/∂x = g [x = a] / Σ [x = a]
+    ∂C/∂x = g [x = a] / Σⱼ [xⱼ = a]
     """
 
     @staticmethod
@@ -368,7 +368,7 @@ class Amin(Amax):
 class PickOne(Formula):
     """a = one of all x: the largest, smallest, median
 
-    ∂C/∂x = g [x = a] / Σ [x = a]
+    ∂C/∂x = g [x = a] / Σⱼ [xⱼ = a]
     """
 
     @staticmethod
@@ -384,7 +384,7 @@ class PickOne(Formula):
 class PickAlong(Formula):
     """a = xᵢ along an axis, i where the largest, smallest, median … are
 
-    ∂C/∂x = g, put at i
+    ∂C/∂x ≙ g, put at i
     """
 
     outputs = ("values", "indices")

@@ -23,13 +23,13 @@ __all__ = ["GRU", "LSTM", "RNN"]
 
 
 class _Recurrent(Formula):
-    """zₜ = W xₜ + b + W′ hₜ₋₁ + b′
+    """zₜ = xₜ Wᵀ + b + hₜ₋₁ W′ᵀ + b′,  δ the gradient of xₜ Wᵀ + b, δ′ of hₜ₋₁ W′ᵀ + b′
 
-    ∂C/∂x = δ W
-    ∂C/∂W = Σₜ δₜᵀ xₜ
-    ∂C/∂W′ = Σₜ δₜᵀ hₜ₋₁
-    ∂C/∂b = Σₜ δₜ
-    ∂C/∂b′ = Σₜ δₜ
+    ∂C/∂x ≙ δ W
+    ∂C/∂W ≙ Σₜ δₜᵀ xₜ
+    ∂C/∂W′ ≙ Σₜ δ′ₜᵀ hₜ₋₁
+    ∂C/∂b ≙ Σₜ δₜ
+    ∂C/∂b′ ≙ Σₜ δ′ₜ
     """
 
     holomorphic = True
@@ -38,12 +38,12 @@ class _Recurrent(Formula):
 
     @staticmethod
     def delta(back_in_time: tuple[Tensor, ...]) -> Tensor:
-        """δ of every step, in W x + b."""
+        """δ of every step, the gradient of x Wᵀ + b."""
         return back_in_time[0]
 
     @staticmethod
     def echo(back_in_time: tuple[Tensor, ...]) -> Tensor:
-        """δ of every step, in W′ h + b′."""
+        """δ′ of every step, the gradient of h W′ᵀ + b′."""
         return back_in_time[1]
 
     @staticmethod
@@ -68,9 +68,9 @@ class _Recurrent(Formula):
 
 
 class RNN(_Recurrent):
-    """hₜ = σ(zₜ),  zₜ = W xₜ + b + W′ hₜ₋₁ + b′,  σ = tanh or max(·, 0)
+    """hₜ = σ(zₜ),  zₜ = xₜ Wᵀ + b + hₜ₋₁ W′ᵀ + b′,  σ = tanh or max(·, 0)
 
-    ∂C/∂h₀ = δ₁ W′,  δₜ = (∂C/∂hₜ + δₜ₊₁ W′) ⊙ σ′(zₜ)
+    ∂C/∂h₀ ≙ δ₁ W′,  δₜ = (∂C/∂hₜ + δₜ₊₁ W′) ⊙ σ′(zₜ),  δ′ = δ
     """
 
     outputs = ("output", "h_n")
@@ -129,11 +129,11 @@ class RNN(_Recurrent):
 
 
 class LSTM(_Recurrent):
-    """hₜ = W″ aₜ,  a = o ⊙ tanh cₜ,  cₜ = f ⊙ cₜ₋₁ + i ⊙ g,  (i, f, g, o) = (σ, σ, tanh, σ)(zₜ)
+    """hₜ = aₜ W″ᵀ,  a = o ⊙ tanh cₜ,  cₜ = f ⊙ cₜ₋₁ + i ⊙ g,  (i, f, g, o) = (σ, σ, tanh, σ)(zₜ)
 
-    ∂C/∂h₀ = δ₁ W′
-    ∂C/∂c₀ = ∂C/∂c₁ ⊙ f₁,  ∂C/∂cₜ += ∂C/∂cₜ₊₁ ⊙ fₜ₊₁ + ∂C/∂aₜ ⊙ o ⊙ (1 − tanh² cₜ)
-    ∂C/∂W″ = Σₜ ∂C/∂hₜᵀ aₜ,  ∂C/∂hₜ += δₜ₊₁ W′
+    ∂C/∂h₀ ≙ δ₁ W′,  δ′ = δ
+    ∂C/∂c₀ ≙ ∂C/∂c₁ ⊙ f₁,  ∂C/∂cₜ += ∂C/∂cₜ₊₁ ⊙ fₜ₊₁ + ∂C/∂aₜ ⊙ o ⊙ (1 − tanh² cₜ)
+    ∂C/∂W″ ≙ Σₜ ∂C/∂hₜᵀ aₜ,  ∂C/∂hₜ += δₜ₊₁ W′
     """
 
     outputs = ("output", "h_n", "c_n", "gates", "cells")
@@ -234,9 +234,9 @@ class LSTM(_Recurrent):
 
 
 class GRU(_Recurrent):
-    """hₜ = n + u ⊙ d,  d = hₜ₋₁ − n,  r, u = σ(zₜ + mₜ),  n = tanh(zₜ + r ⊙ mₜ),  m = W′ h₋ + b′
+    """hₜ = n + u ⊙ d,  d = hₜ₋₁ − n,  r, u = σ(zₜ + mₜ),  n = tanh(zₜ + r ⊙ mₜ),  m = h₋ W′ᵀ + b′
 
-    ∂C/∂h₀ = ∂C/∂h₁ ⊙ u₁ + ∂C/∂m₁ W′,  ∂C/∂hₜ += ∂C/∂hₜ₊₁ ⊙ uₜ₊₁ + ∂C/∂mₜ₊₁ W′
+    ∂C/∂h₀ ≙ ∂C/∂h₁ ⊙ u₁ + δ′₁ W′,  ∂C/∂hₜ += ∂C/∂hₜ₊₁ ⊙ uₜ₊₁ + δ′ₜ₊₁ W′,  δ′ = ∂C/∂m
     """
 
     outputs = ("output", "h_n", "gates")

@@ -45,7 +45,7 @@ class _Move(Formula):
 class Cat(_Move):
     """a = z₁, z₂, … one after the other along an axis
 
-    ∂C/∂z = the part of g where z lies
+    ∂C/∂z ≙ the part of g where z lies
     """
 
     holomorphic = True
@@ -62,7 +62,7 @@ class Cat(_Move):
 class Stack(_Move):
     """a = z₁, z₂, … side by side along a new axis
 
-    ∂C/∂z = the part of g where z lies
+    ∂C/∂z ≙ the part of g where z lies
     """
 
     holomorphic = True
@@ -82,7 +82,7 @@ class Stack(_Move):
 class Flip(_Move):
     """a = z, back to front along some axes
 
-    ∂C/∂z = g, back to front
+    ∂C/∂z ≙ g, back to front
     """
 
     holomorphic = True
@@ -99,7 +99,7 @@ class Flip(_Move):
 class Roll(_Move):
     """a = z, moved by s places along some axes, the last ones to the front
 
-    ∂C/∂z = g, moved by −s places
+    ∂C/∂z ≙ g, moved by −s places
     """
 
     holomorphic = True
@@ -116,7 +116,7 @@ class Roll(_Move):
 class Tile(_Move):
     """a = z, so many times along each axis
 
-    ∂C/∂z = Σ g over the copies
+    ∂C/∂z ≙ Σ g over the copies
     """
 
     holomorphic = True
@@ -135,9 +135,9 @@ class Tile(_Move):
 
 
 class Tril(_Move):
-    """a = z on the diagonal and below, else 0
+    """aᵢⱼ = zᵢⱼ where j ≤ i + d, else 0,  d the diagonal
 
-    ∂C/∂z = g there, else 0
+    ∂C/∂zᵢⱼ = gᵢⱼ where j ≤ i + d, else 0
     """
 
     holomorphic = True
@@ -152,9 +152,9 @@ class Tril(_Move):
 
 
 class Triu(_Move):
-    """a = z on the diagonal and above, else 0
+    """aᵢⱼ = zᵢⱼ where j ≥ i + d, else 0,  d the diagonal
 
-    ∂C/∂z = g there, else 0
+    ∂C/∂zᵢⱼ = gᵢⱼ where j ≥ i + d, else 0
     """
 
     holomorphic = True
@@ -171,7 +171,7 @@ class Triu(_Move):
 class DiagEmbed(_Move):
     """a = matrices with z on a diagonal, else 0
 
-    ∂C/∂z = g on that diagonal
+    ∂C/∂z ≙ g on that diagonal
     """
 
     holomorphic = True
@@ -191,7 +191,7 @@ class DiagEmbed(_Move):
 class Index(_Move):
     """a = z[i, j, k, l], with indices or masks in some places, and all of the axis in others
 
-    ∂C/∂z = g, added at i, j, k, l to zeros
+    ∂C/∂z ≙ g, added at i, j, k, l to zeros
     """
 
     holomorphic = True
@@ -236,9 +236,9 @@ def _index_list(places: tuple[int, ...], *indices: Tensor | None) -> list[Tensor
 
 
 class IndexSelect(_Move):
-    """a = z[i] along an axis
+    """a = z_i,  the z at i along an axis
 
-    ∂C/∂z = g, added at i to zeros
+    ∂C/∂zⱼ = Σ g [i = j]
     """
 
     holomorphic = True
@@ -253,9 +253,9 @@ class IndexSelect(_Move):
 
 
 class Gather(_Move):
-    """a = z[i], an i for each entry of a, along an axis
+    """a = z_i,  the z at i along an axis,  an i for each entry of a
 
-    ∂C/∂z = g, added at i to zeros
+    ∂C/∂zⱼ = Σ g [i = j]
     """
 
     holomorphic = True
@@ -272,7 +272,7 @@ class Gather(_Move):
 class MaskedSelect(_Move):
     """a = z where the mask is set, in one row
 
-    ∂C/∂z = g where the mask is set, else 0
+    ∂C/∂z ≙ g where the mask is set, else 0
     """
 
     holomorphic = True
@@ -294,8 +294,8 @@ class MaskedSelect(_Move):
 class Scatter(_Move):
     """a = x, but y at i, an i for each entry of y, along an axis
 
-    ∂C/∂x = g, but 0 at i
-    ∂C/∂y = g[i]
+    ∂C/∂xⱼ = gⱼ Πₘ [j ≠ iₘ]
+    ∂C/∂y = g_i
     """
 
     holomorphic = True
@@ -317,7 +317,7 @@ class ScatterAdd(_Move):
     """a = x, and y added at i, an i for each entry of y, along an axis
 
     ∂C/∂x = g
-    ∂C/∂y = g[i]
+    ∂C/∂y = g_i
     """
 
     holomorphic = True
@@ -339,7 +339,7 @@ class IndexAdd(_Move):
     """a = x, and αy added at i, along an axis
 
     ∂C/∂x = g
-    ∂C/∂y = αg[i]
+    ∂C/∂y = α g_i
     """
 
     holomorphic = True
@@ -360,8 +360,8 @@ class IndexAdd(_Move):
 class IndexCopy(_Move):
     """a = x, but y at i, along an axis
 
-    ∂C/∂x = g, but 0 at i
-    ∂C/∂y = g[i]
+    ∂C/∂xⱼ = gⱼ Πₘ [j ≠ iₘ]
+    ∂C/∂y = g_i
     """
 
     holomorphic = True
@@ -382,8 +382,8 @@ class IndexCopy(_Move):
 class IndexFill(_Move):
     """a = x, but the number y at i, along an axis
 
-    ∂C/∂x = g, but 0 at i
-    ∂C/∂y = Σ g[i]
+    ∂C/∂xⱼ = gⱼ Πₘ [j ≠ iₘ]
+    ∂C/∂y = Σ g (1 − Πₘ [j ≠ iₘ])
     """
 
     holomorphic = True

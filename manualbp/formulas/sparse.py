@@ -11,9 +11,9 @@ __all__ = ["Embedding", "EmbeddingBag"]
 
 
 class Embedding(Formula):
-    """aₙ = W_iₙ,  i the indices
+    """a = W_i,  i the indices
 
-    ∂C/∂W_k = Σ_{n: iₙ = k} gₙ,  over their number where each index is to count once
+    ∂C/∂Wₖ = Σₙ [iₙ = k] gₙ,  over their number where each index is to count once
     """
 
     opmath = False
@@ -37,8 +37,8 @@ class Embedding(Formula):
 class EmbeddingBag(Formula):
     """a_b = Σ_{n ∈ b} sₙ W_iₙ,  or the mean, or the maximum, over the bag b of indices i
 
-    ∂C/∂W_k = Σ_{n: iₙ = k} sₙ g_b,  where b is the bag of n
-    ∂C/∂sₙ = ⟨g_b, W_iₙ⟩
+    ∂C/∂W_k ≙ Σ_{n: iₙ = k} sₙ g_b,  where b is the bag of n
+    ∂C/∂sₙ ≙ ⟨g_b, W_iₙ⟩
     """
 
     outputs = ("output", "largest")

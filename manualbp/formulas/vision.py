@@ -25,7 +25,7 @@ __all__ = [
 class Interpolate(Formula):
     """a = W₁ z W₂ᵀ,  row j of Wₐ = the weights of the pixels that make pixel j along axis a
 
-    ∂C/∂z = W₁ᵀ g W₂
+    ∂C/∂z ≙ W₁ᵀ g W₂
     """
 
     @staticmethod
@@ -99,7 +99,7 @@ class Interpolate(Formula):
 class PixelShuffle(Formula):
     """a = z,  r² channels of a pixel as r × r pixels of one
 
-    ∂C/∂z = g, as r² channels again
+    ∂C/∂z ≙ g, as r² channels again
     """
 
     holomorphic = True
@@ -116,7 +116,7 @@ class PixelShuffle(Formula):
 class PixelUnshuffle(Formula):
     """a = z,  r × r pixels of a channel as one of r² channels
 
-    ∂C/∂z = g, as r × r pixels again
+    ∂C/∂z ≙ g, as r × r pixels again
     """
 
     holomorphic = True
@@ -133,7 +133,7 @@ class PixelUnshuffle(Formula):
 class ChannelShuffle(Formula):
     """a = z,  the channels of all groups in turn, as a table of groups read by columns
 
-    ∂C/∂z = g, as the table read by rows
+    ∂C/∂z ≙ g, as the table read by rows
     """
 
     holomorphic = True
@@ -150,7 +150,7 @@ class ChannelShuffle(Formula):
 class AffineGrid(Formula):
     """a = p θᵀ,  p = (x, y, 1), or (x, y, z, 1), of every pixel
 
-    ∂C/∂θ = gᵀ p
+    ∂C/∂θ ≙ gᵀ p
     """
 
     @staticmethod
@@ -176,8 +176,8 @@ def _grid_points(size: Sequence[int], align_corners: bool, like: Tensor) -> Tens
 class GridSample(Formula):
     """a = Σₖ wₖ(x) zₖ,  the pixels k around the place x that the grid points at
 
-    ∂C/∂z = Σ g wₖ(x), over the places x around which k is
-    ∂C/∂x = Σₖ wₖ′(x) Σ g zₖ, over the channels
+    ∂C/∂z ≙ Σ g wₖ(x), over the places x around which k is
+    ∂C/∂x ≙ Σₖ wₖ′(x) Σ g zₖ, over the channels
     """
 
     # A point lies between K pixels along an axis, so k is one of K² or K³ pixels. Its weight is the

@@ -246,7 +246,7 @@ def glu(input: Tensor, dim: int = -1) -> Tensor:
 
 
 def softplus(input: Tensor, beta: float = 1, threshold: float = 20) -> Tensor:
-    """a = log(1 + e^βz) / β, or z where βz > ``threshold``, of any shape."""
+    """a = log(1 + e^(βz)) / β, or z where βz > ``threshold``, of any shape."""
     return formulas.Softplus.apply(input, beta, threshold)
 
 

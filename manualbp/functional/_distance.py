@@ -12,7 +12,7 @@ __all__ = ["cdist", "cosine_similarity", "pairwise_distance", "pdist"]
 
 
 def cosine_similarity(x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8) -> Tensor:
-    """c = x₁·x₂ / (|x₁| |x₂|) along ``dim``, no length below ``eps``."""
+    """c = Σⱼ x₁ⱼ x₂ⱼ / ‖x₁‖ ‖x₂‖ along ``dim``, no length below ``eps``."""
     if x1.shape != x2.shape:
         x1, x2 = torch.broadcast_tensors(x1, x2)  # type: ignore[no-untyped-call]
     if x1.dtype is not x2.dtype:

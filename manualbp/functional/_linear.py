@@ -38,7 +38,7 @@ def linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
 
 
 def bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """zₒ = aᵀ Wₒ a′ + bₒ: (\\*, in1), (\\*, in2), weight (out, in1, in2) → (\\*, out)."""
+    """zₙₒ = aₙᵀ Wₒ a′ₙ + bₒ: (\\*, in1), (\\*, in2), weight (out, in1, in2) → (\\*, out)."""
     if input1.shape[:-1] != input2.shape[:-1]:
         raise RuntimeError(
             f"bilinear: the inputs have to agree in all axes but the last, but their shapes are "

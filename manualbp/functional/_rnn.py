@@ -123,7 +123,7 @@ def rnn_tanh(
     bidirectional: bool,
 ) -> tuple[Tensor, Tensor]: ...
 def rnn_tanh(*arguments: Any, **named: Any) -> tuple[Tensor, Tensor]:
-    """h = tanh(W x + b + W′ h₋ + b′): (T, N, in) → (T, N, out) and the last h; as :func:`gru`."""
+    """h = tanh(x Wᵀ + b + h₋ W′ᵀ + b′): (T, N, in) → (T, N, out), the last h; as :func:`gru`."""
     output, h = _run(torch.rnn_tanh, formulas.RNN, arguments, named, "tanh")
     return output, h
 
@@ -153,7 +153,7 @@ def rnn_relu(
     bidirectional: bool,
 ) -> tuple[Tensor, Tensor]: ...
 def rnn_relu(*arguments: Any, **named: Any) -> tuple[Tensor, Tensor]:
-    """h = max(W x + b + W′ h₋ + b′, 0): (T, N, in) → (T, N, out) and the last h; as :func:`gru`."""
+    """h = max(x Wᵀ + b + h₋ W′ᵀ + b′, 0): (T, N, in) → (T, N, out), the last h; as :func:`gru`."""
     output, h = _run(torch.rnn_relu, formulas.RNN, arguments, named, "relu")
     return output, h
 

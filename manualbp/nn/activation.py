@@ -65,7 +65,7 @@ class ReLU6(nn.ReLU6):
 
 
 class Hardtanh(nn.Hardtanh):
-    """torch.nn.Hardtanh by formula: a = min(max(z, low), high) (formulas.Hardtanh)."""
+    """torch.nn.Hardtanh by formula: a = min(max(z, l), h) (formulas.Hardtanh)."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.hardtanh(input, self.min_val, self.max_val, self.inplace)
@@ -116,7 +116,7 @@ class PReLU(nn.PReLU):
 
 
 class RReLU(nn.RReLU):
-    """torch.nn.RReLU by formula: a = r z, r = 1 where z > 0, else drawn from [lower, upper)
+    """torch.nn.RReLU by formula: a = s z, s = 1 where z > 0, else drawn from [lower, upper)
     (formulas.RReLU, in evaluation formulas.LeakyReLU)."""
 
     def forward(self, input: Tensor) -> Tensor:
@@ -138,8 +138,8 @@ class CELU(nn.CELU):
 
 
 class SELU(nn.SELU):
-    """torch.nn.SELU by formula: a = λ z where z > 0, else λ α (eᶻ − 1), λ ≈ 1.05, α ≈ 1.67
-    (formulas.SELU)."""
+    """torch.nn.SELU by formula: a = λ z where z > 0, else λ α (eᶻ − 1), λ ≈ 1.0507010, α ≈
+    1.6732632 (formulas.SELU)."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.selu(input, self.inplace)
@@ -196,7 +196,7 @@ class GLU(nn.GLU):
 
 
 class Softplus(nn.Softplus):
-    """torch.nn.Softplus by formula: a = log(1 + e^βz) / β where βz ≤ threshold, else z
+    """torch.nn.Softplus by formula: a = log(1 + e^(βz)) / β where βz ≤ threshold, else z
     (formulas.Softplus)."""
 
     def forward(self, input: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ __all__ = ["CosineSimilarity", "PairwiseDistance"]
 
 
 class CosineSimilarity(nn.CosineSimilarity):
-    """torch.nn.CosineSimilarity by formula: c = Σ u v, u = x₁ / |x₁|, v = x₂ / |x₂|, no length
+    """torch.nn.CosineSimilarity by formula: c = Σⱼ uⱼ vⱼ, u = x₁ / ‖x₁‖, v = x₂ / ‖x₂‖, no length
     below ε (formulas.CosineSimilarity)."""
 
     def forward(self, x1: Tensor, x2: Tensor) -> Tensor:

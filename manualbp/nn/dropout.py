@@ -47,7 +47,7 @@ class Dropout3d(nn.Dropout3d):
 
 class AlphaDropout(nn.AlphaDropout):
     """torch.nn.AlphaDropout by formula: a = s (z ⊙ m − α (1 − m) + α p), s = 1 / √((1 − p) (1 + α²
-    p)), −α the SELU's limit (formulas.AlphaDropout)."""
+    p)), α ≈ 1.7580993 (formulas.AlphaDropout)."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.alpha_dropout(input, self.p, self.training)
@@ -55,7 +55,7 @@ class AlphaDropout(nn.AlphaDropout):
 
 class FeatureAlphaDropout(nn.FeatureAlphaDropout):
     """torch.nn.FeatureAlphaDropout by formula: a = s (z ⊙ m − α (1 − m) + α p), s = 1 / √((1 − p)
-    (1 + α² p)), −α the SELU's limit (formulas.AlphaDropout)."""
+    (1 + α² p)), α ≈ 1.7580993 (formulas.AlphaDropout)."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.feature_alpha_dropout(input, self.p, self.training)

@@ -15,7 +15,7 @@ class Linear(nn.Linear):
 
 
 class Bilinear(nn.Bilinear):
-    """torch.nn.Bilinear by formula: zₒ = aᵀ Wₒ a′ + bₒ (formulas.Bilinear)."""
+    """torch.nn.Bilinear by formula: zₙₒ = aₙᵀ Wₒ a′ₙ + bₒ (formulas.Bilinear)."""
 
     def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
         return F.bilinear(input1, input2, self.weight, self.bias)

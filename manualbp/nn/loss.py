@@ -55,7 +55,7 @@ class SquaredError(nn.Module):
 
 
 class MSELoss(nn.MSELoss):
-    """torch.nn.MSELoss by formula: C = Σ w (a − y)² / Σ w, over all outputs of all examples
+    """torch.nn.MSELoss by formula: C = Σ w (a − y)² / n, n = Σ w, over all outputs of all examples
     (formulas.MSE)."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -102,8 +102,8 @@ class BCEWithLogitsLoss(nn.BCEWithLogitsLoss):
 
 
 class L1Loss(nn.L1Loss):
-    """torch.nn.L1Loss by formula: C = Σ w |e| / Σ w, e = a − y, over all outputs of all examples
-    (formulas.L1)."""
+    """torch.nn.L1Loss by formula: C = Σ w |e| / n, n = Σ w, e = a − y, over all outputs of all
+    examples (formulas.L1)."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.l1_loss(input, target, reduction=self.reduction)
@@ -142,8 +142,8 @@ class KLDivLoss(nn.KLDivLoss):
 
 
 class PoissonNLLLoss(nn.PoissonNLLLoss):
-    """torch.nn.PoissonNLLLoss by formula: C = λ − y log λ, λ = eᵃ, or a + ε in the logarithm and a
-    outside (formulas.PoissonNLL, with full formulas.PoissonNLLFull)."""
+    """torch.nn.PoissonNLLLoss by formula: C = λ − y l, λ = eᵃ where log_input, else a, l = a where
+    log_input, else log(a + ε) (formulas.PoissonNLL, with full formulas.PoissonNLLFull)."""
 
     def forward(self, log_input: Tensor, target: Tensor) -> Tensor:
         return F.poisson_nll_loss(
@@ -152,7 +152,7 @@ class PoissonNLLLoss(nn.PoissonNLLLoss):
 
 
 class GaussianNLLLoss(nn.GaussianNLLLoss):
-    """torch.nn.GaussianNLLLoss by formula: C = ½ (log v + e² / v), e = a − y, v = max(variance, ε)
+    """torch.nn.GaussianNLLLoss by formula: C = ½ (log v + e² / v), e = a − y, v no less than ε
     (formulas.GaussianNLL)."""
 
     def forward(self, input: Tensor, target: Tensor, var: Tensor | float) -> Tensor:
@@ -160,7 +160,7 @@ class GaussianNLLLoss(nn.GaussianNLLLoss):
 
 
 class HingeEmbeddingLoss(nn.HingeEmbeddingLoss):
-    """torch.nn.HingeEmbeddingLoss by formula: C = a where y = 1, max(0, margin − a) where y = −1
+    """torch.nn.HingeEmbeddingLoss by formula: C = a where y = 1, else max(0, margin − a), y = ±1
     (formulas.HingeEmbedding)."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -176,8 +176,8 @@ class MarginRankingLoss(nn.MarginRankingLoss):
 
 
 class CosineEmbeddingLoss(nn.CosineEmbeddingLoss):
-    """torch.nn.CosineEmbeddingLoss by formula: C = 1 − cos(a₁, a₂) where y = 1, max(0, cos(a₁, a₂)
-    − margin) where y = −1 (formulas.CosineEmbedding)."""
+    """torch.nn.CosineEmbeddingLoss by formula: C = 1 − c where y = 1, else max(0, c − margin), c =
+    Σⱼ a₁ⱼ a₂ⱼ / ‖a₁‖ ‖a₂‖, y = ±1 (formulas.CosineEmbedding)."""
 
     def forward(self, input1: Tensor, input2: Tensor, target: Tensor) -> Tensor:
         return F.cosine_embedding_loss(
@@ -193,8 +193,8 @@ class SoftMarginLoss(nn.SoftMarginLoss):
 
 
 class MultiMarginLoss(nn.MultiMarginLoss):
-    """torch.nn.MultiMarginLoss by formula: C = w_y Σⱼ hⱼᵖ / K, hⱼ = max(0, margin − a_y + aⱼ) for j
-    ≠ y, h_y = 0 (formulas.MultiMargin)."""
+    """torch.nn.MultiMarginLoss by formula: C = w_y Σⱼ hⱼᵖ / K, hⱼ = max(0, margin − a_y + aⱼ) where
+    j ≠ y, else 0 (formulas.MultiMargin)."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.multi_margin_loss(
@@ -211,8 +211,8 @@ class MultiLabelMarginLoss(nn.MultiLabelMarginLoss):
 
 
 class MultiLabelSoftMarginLoss(nn.MultiLabelSoftMarginLoss):
-    """torch.nn.MultiLabelSoftMarginLoss by formula: C = w c, c = −y log σ(z) − (1 − y) log σ(−z),
-    the mean over the K labels of an example (formulas.MultiLabelSoftMargin)."""
+    """torch.nn.MultiLabelSoftMarginLoss by formula: C = Σⱼ wⱼ cⱼ / K, c = −y log σ(z) − (1 − y) log
+    σ(−z), K labels an example (formulas.MultiLabelSoftMargin)."""
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
         return F.multilabel_soft_margin_loss(input, target, self.weight, reduction=self.reduction)

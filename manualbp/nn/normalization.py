@@ -103,7 +103,7 @@ class GroupNorm(nn.GroupNorm):
 
 
 class RMSNorm(nn.RMSNorm):
-    """torch.nn.RMSNorm by formula: y = x̂ ⊙ w, x̂ = x r, r = 1 / √(mean(x²) + ε) of each example
+    """torch.nn.RMSNorm by formula: y = x̂ ⊙ w, x̂ = x r, r = 1 / √(mean(x²) + ε), of each example
     over the last axes (formulas.RMSNorm)."""
 
     def forward(self, x: Tensor) -> Tensor:

@@ -21,14 +21,14 @@ def _by_formula(forward: Any) -> Callable[..., Any]:
 
 
 class RNN(nn.RNN):
-    """torch.nn.RNN by formula: hₜ = σ(zₜ), zₜ = W xₜ + b + W′ hₜ₋₁ + b′, σ = tanh or max(·, 0)
+    """torch.nn.RNN by formula: hₜ = σ(zₜ), zₜ = xₜ Wᵀ + b + hₜ₋₁ W′ᵀ + b′, σ = tanh or max(·, 0)
     (formulas.RNN)."""
 
     forward = not_compiled(_by_formula(nn.RNN.forward))
 
 
 class LSTM(nn.LSTM):
-    """torch.nn.LSTM by formula: hₜ = W″ aₜ, a = o ⊙ tanh cₜ, cₜ = f ⊙ cₜ₋₁ + i ⊙ g, (i, f, g, o) =
+    """torch.nn.LSTM by formula: hₜ = aₜ W″ᵀ, a = o ⊙ tanh cₜ, cₜ = f ⊙ cₜ₋₁ + i ⊙ g, (i, f, g, o) =
     (σ, σ, tanh, σ)(zₜ) (formulas.LSTM)."""
 
     forward = not_compiled(_by_formula(nn.LSTM.forward))
@@ -36,20 +36,20 @@ class LSTM(nn.LSTM):
 
 class GRU(nn.GRU):
     """torch.nn.GRU by formula: hₜ = n + u ⊙ d, d = hₜ₋₁ − n, r, u = σ(zₜ + mₜ), n = tanh(zₜ + r ⊙
-    mₜ), m = W′ h₋ + b′ (formulas.GRU)."""
+    mₜ), m = h₋ W′ᵀ + b′ (formulas.GRU)."""
 
     forward = not_compiled(_by_formula(nn.GRU.forward))
 
 
 class RNNCell(nn.RNNCell):
-    """torch.nn.RNNCell by formula: hₜ = σ(zₜ), zₜ = W xₜ + b + W′ hₜ₋₁ + b′, σ = tanh or max(·, 0)
-    (formulas.RNN)."""
+    """torch.nn.RNNCell by formula: hₜ = σ(zₜ), zₜ = xₜ Wᵀ + b + hₜ₋₁ W′ᵀ + b′, σ = tanh or max(·,
+    0) (formulas.RNN)."""
 
     forward = _by_formula(nn.RNNCell.forward)
 
 
 class LSTMCell(nn.LSTMCell):
-    """torch.nn.LSTMCell by formula: hₜ = W″ aₜ, a = o ⊙ tanh cₜ, cₜ = f ⊙ cₜ₋₁ + i ⊙ g, (i, f, g,
+    """torch.nn.LSTMCell by formula: hₜ = aₜ W″ᵀ, a = o ⊙ tanh cₜ, cₜ = f ⊙ cₜ₋₁ + i ⊙ g, (i, f, g,
     o) = (σ, σ, tanh, σ)(zₜ) (formulas.LSTM)."""
 
     forward = _by_formula(nn.LSTMCell.forward)
@@ -57,6 +57,6 @@ class LSTMCell(nn.LSTMCell):
 
 class GRUCell(nn.GRUCell):
     """torch.nn.GRUCell by formula: hₜ = n + u ⊙ d, d = hₜ₋₁ − n, r, u = σ(zₜ + mₜ), n = tanh(zₜ + r
-    ⊙ mₜ), m = W′ h₋ + b′ (formulas.GRU)."""
+    ⊙ mₜ), m = h₋ W′ᵀ + b′ (formulas.GRU)."""
 
     forward = _by_formula(nn.GRUCell.forward)

@@ -10,7 +10,7 @@ __all__ = ["Embedding", "EmbeddingBag"]
 
 
 class Embedding(nn.Embedding):
-    """torch.nn.Embedding by formula: aₙ = W_iₙ, i the indices (formulas.Embedding)."""
+    """torch.nn.Embedding by formula: a = W_i, i the indices (formulas.Embedding)."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.embedding(

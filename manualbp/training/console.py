@@ -24,6 +24,7 @@ ASCII = str.maketrans(
     {"∂": "d", "δ": "delta", "Σ": "sum", "σ": "sigma", "′": "'", "‖": "|", "⊙": "*", "√": "sqrt"}
     | {"→": "->", "·": "-", "−": "-", "±": "+-", "×": "x", "ε": "eps", "ρ": "rho", "Φ": "Phi"}
     | {"≥": ">=", "≤": "<=", "φ": "phi", "α": "alpha", "π": "pi", "∈": "in", "–": "-", "⌊": "["}
+    | {"≙": "="}
 )
 MOST_DELTAS = 4  # columns of ‖δ‖; a deeper network shows its first and last layers
 
