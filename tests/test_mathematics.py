@@ -139,18 +139,13 @@ def frame(name: str, **stated: Any) -> Frame:
     return Frame(formula, {argument: stated[argument] for argument in known}, **options)
 
 
-KINKS = (-6.0, -3.0, -1.0, -0.5, 0.0, 0.5, 1.0, 3.0, 6.0)
+KINKS = (-6.0, -3.0, -1.0, -0.7, -0.5, 0.0, 0.5, 0.7, 1.0, 3.0, 6.0)
 Z = t("n j", "normal", *KINKS)
 ANY, POSITIVE, UNIT = t(), t("n j", "positive"), t("n j", "unit")
 FEW, ZERO, ROW = t("n j", "few"), t("n j", "zero"), t("j")
 
-#: functions of one number: what they take, if not any
+#: functions of one number that do not take any
 UNARY = {
-    **dict.fromkeys(
-        "Abs Neg Square Exp Exp2 Expm1 Sin Cos Sinh Cosh Atan Asinh Erf Erfc".split(), Z
-    ),
-    **dict.fromkeys("Sign Floor Ceil Trunc Frac Sigmoid Tanh ReLU ReLU6 Tanhshrink".split(), Z),
-    **dict.fromkeys("SELU SiLU Mish Hardsigmoid Hardswish Softsign LogSigmoid".split(), Z),
     **dict.fromkeys("Sqrt Rsqrt Reciprocal Log Log2 Log10 Log1p".split(), POSITIVE),
     **dict.fromkeys("Tan Asin Acos Atanh Erfinv".split(), UNIT),
     "Acosh": t("n j", "above 1"),
@@ -168,17 +163,11 @@ FRAMES = [
     ),
     # activations with options
     frame("Hardtanh", input=Z, min_val=-0.5, max_val=1.0),
-    frame("Threshold", input=Z, threshold=0.5, value=3.0),
-    frame("Hardshrink", input=Z, lambd=0.5),
-    frame("Softshrink", input=Z, lambd=0.5),
-    frame("LeakyReLU", input=Z, negative_slope=0.3),
     frame("PReLU", input=Z, weight=ROW),
     frame("RReLU", input=Z, lower=0.1, upper=0.4, outputs=("n j", "n j")),
     *(frame("ELU", input=Z, alpha=alpha) for alpha in (0.7, -0.7)),
-    frame("CELU", input=Z, alpha=0.7),
     frame("GELU", input=Z, approximate="none"),
     frame("GLU", input=t("n j2"), dim=1, axis="j2", outputs="n j2"),
-    frame("Softplus", input=Z, beta=2.0, threshold=1.0),
     *(frame(name, input=ANY, dim=1) for name in ("Softmax", "Softmin", "LogSoftmax")),
     frame("GumbelSoftmax", logits=ANY, tau=0.7, dim=1),
     frame("StraightThrough", input=ANY, dim=1),
@@ -349,13 +338,16 @@ FRAMES = [
         outputs=("n j", "n", "n"),
     ),
     frame("RMSNorm", input=ANY, normalized_shape=(5,), weight=ROW, eps=0.1),
-    frame(
-        "Normalize",
-        input=t("n j", "normal", 0.1, 0.1, 0.1, 0.1, 0.1),
-        p=3.0,
-        dim=1,
-        eps=0.5,
-        outputs=("n j", "n"),
+    *(
+        frame(
+            "Normalize",
+            input=t("n j", "normal", *(0.5, 0, 0, 0, 0), *5 * (0.1,), *5 * (0.215,)),
+            p=p,
+            dim=1,
+            eps=0.5,
+            outputs=("n j", "n"),
+        )
+        for p in (2.0, 3.0)
     ),
     # distances
     frame("PairwiseDistance", difference=ANY, p=3.0, eps=0.1, keepdim=False, outputs="n"),
@@ -543,19 +535,6 @@ COSTS = [
 ]
 FRAMES += COSTS
 
-
-def plain(formula: type[Formula]) -> Frame | None:
-    """Arguments that need no statement: tensors of any numbers, and numbers."""
-    annotated = inspect.signature(formula.forward).parameters.values()
-    made = {"Tensor": Z, "float": 0.7}
-    if {p.annotation for p in annotated} <= {*made}:
-        return frame(formula.__name__, **{p.name: made[p.annotation] for p in annotated})
-    return None
-
-
-STATED = {frame.formula for frame in FRAMES}
-FRAMES += filter(None, (plain(f) for f in FORMULAS.values() if f not in STATED))
-
 # --------------------------------------------------------------------- what a docstring states
 
 #: what a ∂ line has in place of = if it is beyond the grammar
@@ -736,6 +715,7 @@ def same(ours: Tensor, theirs: Tensor) -> bool:
 #: slips that say the same as the line → why
 SAME = {
     ("CELU", "input", "≥ for >"): "at 0 the slope is 1 from both sides",
+    ("Normalize", "input", "d for ε"): "d, the greater of ‖x‖ and ε, exceeds ‖x‖ where ε does",
     ("Norm", "input", "x for a"): "where x is 0, so is sign x; where a is 0, every x is",
 }
 
@@ -755,6 +735,21 @@ def lines_of(formula: type[Formula]) -> dict[str, str]:
     if formula.derivation is None:
         return {"tensors": next(x.strip() for x in formula.__doc__.splitlines() if "∂" in x)}
     return read_docstring(formula)["rules"]
+
+
+def plain(formula: type[Formula]) -> Frame | None:
+    """Arguments that need no statement: tensors of any numbers, and numbers."""
+    if all(MARK in line for line in lines_of(formula).values()):
+        return None
+    annotated = inspect.signature(formula.forward).parameters.values()
+    made = {"Tensor": Z, "float": 0.7}
+    if {p.annotation for p in annotated} <= {*made}:
+        return frame(formula.__name__, **{p.name: made[p.annotation] for p in annotated})
+    return None
+
+
+STATED = {frame.formula for frame in FRAMES}
+FRAMES += filter(None, (plain(f) for f in FORMULAS.values() if f not in STATED))
 
 
 LINES = [(name, argument) for name, f in FORMULAS.items() for argument in lines_of(f)]
