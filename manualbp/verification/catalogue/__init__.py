@@ -7,14 +7,18 @@ the slip. They are written as people write them, without annotations.
 from manualbp.verification.catalogue import (
     attention,
     convolution,
+    deliberate,
     elementwise,
     linear,
     losses,
+    networks,
     normalization,
     orders,
     precision,
+    reductions,
     state,
     structure,
+    styles,
 )
 from manualbp.verification.catalogue.specimen import Specimen
 
@@ -31,6 +35,10 @@ _FILES = (
     orders,
     precision,
     structure,
+    reductions,
+    networks,
+    deliberate,
+    styles,
 )
 
 #: something verify must find in each

@@ -60,7 +60,6 @@ class SoftmaxOtherAxis(Softmax):
     -1,
     met="a common slip: tried on a single row",
     argument="x",
-    says="batch|row|example|n = 1|one",
 )
 class SoftmaxAllRows(Softmax):
     """A softmax's gradient that sums over all rows, right for batches of one"""
@@ -329,7 +328,6 @@ class SharedKeysOrder(SharedKeys):
     2,
     met="a common slip: heads merged without the transpose back",
     argument="x",
-    says="transpos|perm|swap|order",
 )
 class SplitHeads(Function):
     """Heads split off whose gradients are merged in the wrong order"""

@@ -36,11 +36,15 @@ class Conv2d(Function):
         return F.conv2d(x, weight, bias, stride, padding, dilation, groups)
 
     @staticmethod
+    def by_bias(ctx, g):
+        return g.sum((0, 2, 3)) if ctx.needs_input_grad[2] else None
+
+    @staticmethod
     def backward(ctx, g):
         x, weight = ctx.saved_tensors
         by_x = conv2d_input(x.shape, weight, g, *ctx.options)
         by_weight = conv2d_weight(x, weight.shape, g, *ctx.options)
-        return by_x, by_weight, g.sum((0, 2, 3)), None, None, None, None
+        return by_x, by_weight, Conv2d.by_bias(ctx, g), None, None, None, None
 
 
 @wrong(
@@ -64,7 +68,7 @@ class Conv2dGroups(Conv2d):
         by_x = conv2d_input(x.shape, weight, g, *ctx.options)
         first = x.chunk(groups, 1)[0].contiguous()
         by_weight = conv2d_weight(first, weight.shape, g, *others, 1)
-        return by_x, by_weight, g.sum((0, 2, 3)), None, None, None, None
+        return by_x, by_weight, Conv2d.by_bias(ctx, g), None, None, None, None
 
 
 @wrong(
@@ -87,7 +91,8 @@ class Conv2dBiasMean(Conv2d):
         x, weight = ctx.saved_tensors
         by_x = conv2d_input(x.shape, weight, g, *ctx.options)
         by_weight = conv2d_weight(x, weight.shape, g, *ctx.options)
-        return by_x, by_weight, g.mean((2, 3)).sum(0), None, None, None, None
+        by_bias = g.mean((2, 3)).sum(0) if ctx.needs_input_grad[2] else None
+        return by_x, by_weight, by_bias, None, None, None, None
 
 
 @wrong(
@@ -100,7 +105,7 @@ class Conv2dBiasMean(Conv2d):
     1,
     met="a common slip: a loop over the batch that returns after its first example",
     argument="weight",
-    says="first|batch|example|row",
+    says="first|batch|example|row|index 0",
 )
 class Conv2dFirstExample(Conv2d):
     """A convolution whose weight's gradient counts the first example alone"""
@@ -110,7 +115,7 @@ class Conv2dFirstExample(Conv2d):
         x, weight = ctx.saved_tensors
         by_x = conv2d_input(x.shape, weight, g, *ctx.options)
         by_weight = conv2d_weight(x[:1], weight.shape, g[:1], *ctx.options)
-        return by_x, by_weight, g.sum((0, 2, 3)), None, None, None, None
+        return by_x, by_weight, Conv2d.by_bias(ctx, g), None, None, None, None
 
 
 @right(single(2, 3, 4, 4), single(3, 3, 3, 3), met="the input's gradient as a convolution itself")
@@ -306,7 +311,7 @@ class Depthwise(Function):
     single(3, 1, 3, 3),
     met="a common slip: a kernel without its offset for the channel",
     argument="weight",
-    says="first|equal",
+    says="first|equal|is that of",
 )
 class DepthwiseFirst(Depthwise):
     """A depthwise convolution whose filters all get the first channel's gradient"""

@@ -399,13 +399,18 @@ class Power(Function):
         return y
 
     @staticmethod
+    def by_base(g, base, exponent):
+        slope = exponent * base ** (exponent - 1)
+        return g * torch.where(exponent == 0, torch.zeros_like(slope), slope)
+
+    @staticmethod
     def backward(ctx, g):
         base, exponent, y = ctx.saved_tensors
         by_base = by_exponent = None
         if ctx.needs_input_grad[0]:
-            by_base = g * exponent * base ** (exponent - 1)
+            by_base = Power.by_base(g, base, exponent)
         if ctx.needs_input_grad[1]:
-            by_exponent = g * y * base.log()
+            by_exponent = g * torch.xlogy(y, base)
         return by_base, by_exponent
 
 
@@ -421,7 +426,7 @@ class PowerLog(Power):
     @staticmethod
     def backward(ctx, g):
         base, exponent, y = ctx.saved_tensors
-        return g * exponent * base ** (exponent - 1), g * y
+        return Power.by_base(g, base, exponent), g * y
 
 
 @right(real(3, 4), between(1.0, 2.0, 4), met="broadcasting undone by sum_to_size")

@@ -30,16 +30,18 @@ class Linear(Function):
         return y if bias is None else y + bias
 
     @staticmethod
+    def by_bias(ctx, g):
+        return g.sum(0) if ctx.has_bias and ctx.needs_input_grad[2] else None
+
+    @staticmethod
     def backward(ctx, g):
         x, weight = ctx.saved_tensors
-        by_x = by_weight = by_bias = None
+        by_x = by_weight = None
         if ctx.needs_input_grad[0]:
             by_x = g @ weight
         if ctx.needs_input_grad[1]:
             by_weight = g.t() @ x
-        if ctx.has_bias and ctx.needs_input_grad[2]:
-            by_bias = g.sum(0)
-        return by_x, by_weight, by_bias
+        return by_x, by_weight, Linear.by_bias(ctx, g)
 
 
 @wrong(
@@ -48,7 +50,6 @@ class Linear(Function):
     real(4),
     met="a common slip: a square weight hides the transpose",
     argument="x",
-    says="transpos",
 )
 class LinearInputTransposed(Linear):
     """A linear layer whose input's gradient has the weight transposed"""
@@ -56,7 +57,7 @@ class LinearInputTransposed(Linear):
     @staticmethod
     def backward(ctx, g):
         x, weight = ctx.saved_tensors
-        return g @ weight.t(), g.t() @ x, g.sum(0)
+        return g @ weight.t(), g.t() @ x, Linear.by_bias(ctx, g)
 
 
 @wrong(
@@ -73,7 +74,7 @@ class LinearWeightTransposed(Linear):
     @staticmethod
     def backward(ctx, g):
         x, weight = ctx.saved_tensors
-        return g @ weight, x.t() @ g, g.sum(0)
+        return g @ weight, x.t() @ g, Linear.by_bias(ctx, g)
 
 
 @wrong(
@@ -90,7 +91,7 @@ class LinearBiasMean(Linear):
     @staticmethod
     def backward(ctx, g):
         x, weight = ctx.saved_tensors
-        return g @ weight, g.t() @ x, g.mean(0)
+        return g @ weight, g.t() @ x, g.mean(0) if ctx.has_bias else None
 
 
 @wrong(
@@ -108,7 +109,7 @@ class LinearWithoutBias(Linear):
     def backward(ctx, g):
         x, weight = ctx.saved_tensors
         if ctx.has_bias:
-            return g @ weight, g.t() @ x, g.sum(0)
+            return g @ weight, g.t() @ x, Linear.by_bias(ctx, g)
         return g @ weight, 2 * g.t() @ x, None
 
 
@@ -154,7 +155,7 @@ class LinearFrozenWeight(Linear):
         by_x = g @ weight if ctx.needs_input_grad[0] else None
         by_weight = by_bias = None
         if ctx.needs_input_grad[1]:
-            by_weight, by_bias = g.t() @ x, g.sum(0)
+            by_weight, by_bias = g.t() @ x, Linear.by_bias(ctx, g)
         return by_x, by_weight, by_bias
 
 
@@ -172,7 +173,7 @@ class LinearRowsRolled(Linear):
     @staticmethod
     def backward(ctx, g):
         x, weight = ctx.saved_tensors
-        return (g @ weight).roll(1, 0), g.t() @ x, g.sum(0)
+        return (g @ weight).roll(1, 0), g.t() @ x, Linear.by_bias(ctx, g)
 
 
 @wrong(
@@ -189,7 +190,7 @@ class LinearRowsReversed(Linear):
     @staticmethod
     def backward(ctx, g):
         x, weight = ctx.saved_tensors
-        return (g @ weight).flip(0), g.t() @ x, g.sum(0)
+        return (g @ weight).flip(0), g.t() @ x, Linear.by_bias(ctx, g)
 
 
 @wrong(
@@ -198,7 +199,7 @@ class LinearRowsReversed(Linear):
     single(3),
     met="a common slip: a kernel without its offset for the row",
     argument="x",
-    says="first|equal",
+    says="first|equal|row 0",
 )
 class LinearRowsFirst(Linear):
     """A linear layer whose input's gradients all equal the first row's"""
@@ -206,7 +207,7 @@ class LinearRowsFirst(Linear):
     @staticmethod
     def backward(ctx, g):
         x, weight = ctx.saved_tensors
-        return (g @ weight)[:1].expand_as(x), g.t() @ x, g.sum(0)
+        return (g @ weight)[:1].expand_as(x), g.t() @ x, Linear.by_bias(ctx, g)
 
 
 @right(single(2, 3, 4), single(5, 4), single(5), met="any number of leading axes, by reshape")
@@ -305,7 +306,6 @@ class LowRankScale(LowRank):
     single(6, 2),
     met="a common slip: the input's second path forgotten",
     argument="x",
-    says="term|down|up|part",
 )
 class LowRankPath(LowRank):
     """A low-rank update through which no gradient reaches the input"""
@@ -339,7 +339,6 @@ class BatchedProduct(Function):
     real(2, 3, 3),
     met="a common slip: square matrices hide the transpose",
     argument="a",
-    says="transpos",
 )
 class BatchedProductTransposed(BatchedProduct):
     """A batched product whose first gradient lacks the transpose"""
@@ -456,25 +455,30 @@ class InverseSign(Inverse):
         return inverse.mT @ g @ inverse.mT
 
 
-@right(real(2, 3, 3), met="Jacobi's formula")
+@right(real(2, 3, 3), met="cofactors, right where the matrix is singular too")
 class Determinant(Function):
-    """A determinant"""
+    """A determinant of 3 × 3 matrices, by cross products"""
 
     @staticmethod
     def forward(ctx, matrix):
-        y = torch.linalg.det(matrix)
-        ctx.save_for_backward(matrix, y)
-        return y
+        ctx.save_for_backward(matrix)
+        return torch.linalg.det(matrix)
+
+    @staticmethod
+    def cofactors(matrix):
+        a, b, c = matrix.unbind(-2)
+        rows = torch.linalg.cross(b, c), torch.linalg.cross(c, a), torch.linalg.cross(a, b)
+        return torch.stack(rows, -2)
 
     @staticmethod
     def backward(ctx, g):
-        matrix, y = ctx.saved_tensors
-        return (g * y)[..., None, None] * torch.linalg.inv(matrix).mT
+        (matrix,) = ctx.saved_tensors
+        return g[..., None, None] * Determinant.cofactors(matrix)
 
 
 @wrong(
     real(2, 3, 3),
-    met="a common slip: Jacobi's formula without the transpose",
+    met="a common slip: the adjugate for the cofactors",
     argument="matrix",
     says="transpos",
 )
@@ -483,8 +487,8 @@ class DeterminantTransposed(Determinant):
 
     @staticmethod
     def backward(ctx, g):
-        matrix, y = ctx.saved_tensors
-        return (g * y)[..., None, None] * torch.linalg.inv(matrix)
+        (matrix,) = ctx.saved_tensors
+        return g[..., None, None] * Determinant.cofactors(matrix).mT
 
 
 @right(real(4, 4).then(square_root), met="by Cholesky's factor, defined off symmetric matrices too")

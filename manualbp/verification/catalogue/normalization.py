@@ -397,7 +397,7 @@ class GroupNormOneGroup(GroupNorm):
     2,
     met="pytorch#140913 met a wrong weight gradient in a group norm for channels_last",
     argument="weight",
-    says="example|first|batch|row",
+    says="example|first|batch|row|index 0",
 )
 class GroupNormFirst(GroupNorm):
     """A group norm whose weight's gradient counts the first example alone"""

@@ -192,7 +192,6 @@ class CubeClone(Function):
     single(4, 3),
     met="reliability, rule 4: 4.0 for 2.0; pytorch#5569 for the leak of the same habit",
     kinds="stale",
-    argument="x",
 )
 class CubeOnContext(Function):
     """A cube that keeps its input as ctx.x"""
@@ -211,7 +210,6 @@ class CubeOnContext(Function):
     single(4, 3),
     met="a common slip; sru PR#171 mends tensors kept on ctx",
     kinds="stale",
-    argument="x",
 )
 class ExpOnContext(Function):
     """An exponential that keeps its output as ctx.y"""
@@ -253,7 +251,6 @@ class LinearOnContext(Function):
     single(4, 3),
     met="a common slip: a saved intermediate used as scratch, unseen without retain_graph",
     kinds="wrong nondeterministic mutates stale",
-    argument="x",
 )
 class SigmoidScratch(Function):
     """A sigmoid that uses what it kept as scratch, so that a second backward is wrong"""
@@ -277,7 +274,6 @@ class SigmoidScratch(Function):
     single(4, 3),
     met="a common slip: what was saved last, on the class",
     kinds="stale wrong nondeterministic",
-    argument="x",
 )
 class TanhOnClass(Function):
     """A tanh that keeps its last output on the class"""
@@ -311,7 +307,6 @@ class OfModule(Function):
     single(4, 3),
     met="the style of NumPy layers, self.input: a module called twice",
     kinds="stale wrong nondeterministic",
-    argument="weight",
 )
 class RemembersInput(nn.Module):
     """A layer that remembers its last input on the module"""
@@ -339,7 +334,6 @@ class ByBuffer(Function):
     single(4, 3, scale=2),
     met="a common slip: a running scale read again on the way back, after its update",
     kinds="stale wrong nondeterministic",
-    argument="x",
 )
 class ScaleByBuffer(nn.Module):
     """A layer whose backward reads a buffer that its forward has updated since"""
@@ -384,8 +378,7 @@ class ScaleByCopy(ScaleByBuffer):
 @wrong(
     single(4, 3),
     met="a common slip: a workspace made once and not zeroed again",
-    kinds="nondeterministic wrong stale",
-    argument="x",
+    kinds="nondeterministic wrong stale mutates",
 )
 class Workspace(Function):
     """A doubling whose gradient is added up in a workspace that is never zeroed"""
@@ -409,7 +402,6 @@ class Workspace(Function):
     single(4, 3),
     met="Liger-Kernel PR#1305: two results were one buffer, and a test compared it with itself",
     kinds="stale wrong nondeterministic mutates",
-    argument="x",
 )
 class SharedResult(Function):
     """A doubling that returns the same buffer from every backward"""
@@ -499,7 +491,6 @@ def recomputed_anew(x, weight):
     single(4, 3),
     met="a common slip: .detach() to silence an error, and a path is gone",
     argument="x",
-    says="term|path|part",
 )
 def detached_gate(x):
     """A gate whose second use of its input is detached"""

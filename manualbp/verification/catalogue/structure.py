@@ -46,7 +46,7 @@ class SinCos(Function):
     real(4, 3),
     met="a common slip: elif for if",
     argument="x",
-    says="two outputs|both|outputs",
+    says="two outputs|both|output",
 )
 class SinCosEither(SinCos):
     """A sine and a cosine, wrong only where both outputs are used"""
@@ -123,25 +123,6 @@ class Maximum(Function):
         (indices,) = ctx.saved_tensors
         columns = torch.arange(ctx.size)
         return g[:, None] * (columns == indices[:, None])
-
-
-@wrong(
-    single(4, 6),
-    met="a common slip: the wrong one of two outputs marked",
-    kinds="wrong raises",
-    argument="x",
-)
-class MaximumMarked(Maximum):
-    """A maximum whose values, not its positions, are marked as not differentiable"""
-
-    @staticmethod
-    def forward(ctx, x):
-        values, indices = x.max(-1)
-        position = (indices + 0.5) / x.shape[-1]
-        ctx.mark_non_differentiable(values)
-        ctx.save_for_backward(indices)
-        ctx.size = x.shape[-1]
-        return values, position.to(x)
 
 
 @right(single(4, 6), 0.5, met="a float mask as an output, mark_non_differentiable")
@@ -281,7 +262,6 @@ class ProductAlone(Function):
     single(4, 3),
     single(4, 3),
     met="a common slip: the condition negated",
-    says="swap|order|other",
 )
 class SelectOther(Select):
     """A choice whose gradient goes to the one that was not chosen"""
