@@ -152,6 +152,51 @@ class Forgotten(formulas.ReLU):
         return 3 * g
 
 
+@pytest.mark.parametrize(
+    "module, shape",
+    [(manualbp.nn.BatchNorm2d(3), (2, 3, 1, 2)), (manualbp.nn.MaxPool3d(2, 1), (2, 2, 4, 4, 5))],
+    ids=["batch_norm", "max_pool3d"],
+)
+def test_input_and_gradient_may_be_laid_out_differently(module, shape):
+    """torch's kernel of the one mistakes the gradient's strides, of the other the indices'."""
+    x = torch.randn(shape, dtype=torch.double)
+    module.double()
+    g = torch.randn_like(module(x))
+    found = []
+    for enabled in (True, False):
+        for of_x in (_contiguous, _channels_last, _columns_first):
+            for of_g in (_contiguous, _channels_last, _columns_first):
+                leaf = of_x(x).requires_grad_()
+                with kernels.enabled(enabled):
+                    found += torch.autograd.grad(module(leaf), leaf, of_g(g))
+    for gradient in found:
+        torch.testing.assert_close(gradient, found[-1], rtol=1e-12, atol=1e-12)
+
+
+def _contiguous(t):
+    return t.clone(memory_format=torch.contiguous_format)
+
+
+def _channels_last(t):
+    return t.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
+def _columns_first(t):
+    """Channels last, but the pixels by columns."""
+    return t.transpose(1, 3).contiguous().transpose(1, 3)
+
+
+@pytest.mark.parametrize("reduction, expected", [("mean", torch.nan), ("sum", 0.0)])
+def test_a_margin_of_no_examples_is_a_sum_of_none(reduction, expected):
+    """torch's kernels leave the value as the memory was."""
+    scores, rows = torch.zeros(0, 3), torch.zeros(0, 3, dtype=torch.long)
+    found = [
+        manualbp.functional.multi_margin_loss(scores, rows[:, 0], reduction=reduction),
+        manualbp.functional.multilabel_margin_loss(scores, rows, reduction=reduction),
+    ]
+    torch.testing.assert_close(found, [torch.tensor(expected)] * 2, equal_nan=True)
+
+
 def test_the_cost_of_pixels_takes_any_strides():
     """torch's nll_loss raises for these, and so would its kernel."""
     log_probs = torch.randn(4, 4, 2, 3).permute(3, 2, 0, 1).requires_grad_()

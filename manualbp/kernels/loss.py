@@ -145,11 +145,15 @@ def _one_dtype(g: Tensor, input: Tensor, weight: Tensor | None) -> bool:
 # ---------------------------------------------------------------------------- other costs
 
 
-def _single_or_double(input: Tensor, weight: Tensor | None) -> bool:
-    return input.dtype in (torch.float, torch.double) and _one_dtype(input, input, weight)
+def _some_numbers(input: Tensor) -> bool:
+    # Of no examples torch's kernels return memory that nothing was written into.
+    return input.dtype in (torch.float, torch.double) and input.numel() > 0
 
 
-@of(formulas.MultiMargin.forward, supported=_single_or_double)
+@of(
+    formulas.MultiMargin.forward,
+    supported=lambda input, weight: _some_numbers(input) and _one_dtype(input, input, weight),
+)
 def multi_margin_cost(
     input: Tensor, target: Tensor, p: int, margin: float, weight: Tensor | None, reduction: str
 ) -> Tensor:
@@ -175,7 +179,7 @@ def multi_margin(
 
 @of(
     formulas.MultiLabelMargin.forward,
-    supported=lambda input: input.dtype in (torch.float, torch.double),
+    supported=_some_numbers,
 )
 def multilabel_margin_cost(input: Tensor, target: Tensor, reduction: str) -> Tensor:
     return aten.multilabel_margin_loss_forward(input, target, get_enum(reduction))[0]

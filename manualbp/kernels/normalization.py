@@ -36,6 +36,14 @@ def _supported(
     )
 
 
+def _alike(input: Tensor, g: Tensor) -> tuple[Tensor, Tensor]:
+    """Both contiguous, or both with their channels last in memory, if the input's are."""
+    x = dense(input)
+    if x.is_contiguous():
+        return x, g.contiguous()
+    return x, g.movedim(1, -1).contiguous().movedim(-1, 1)
+
+
 @of(
     formulas.BatchNorm.grad_input,
     formulas.BatchNorm.grad_weight,
@@ -50,11 +58,13 @@ def batch_norm(
     rstd: Tensor,
     weight: Tensor | None,
 ) -> Gradients:
-    # torch's kernel ignores the strides of a weight.
+    # torch's kernel ignores the strides of a weight, and mistakes those of a gradient that is laid
+    # out otherwise than the input where an axis has length 1.
     weight = None if weight is None else weight.contiguous()
+    x, g = _alike(input, g_output)
     # torch's kernel uses running statistics and ε in evaluation alone.
     return aten.native_batch_norm_backward.default(
-        g_output, input, weight, None, None, mean, rstd, True, 0.0, needs
+        g, x, weight, None, None, mean, rstd, True, 0.0, needs
     )
 
 
@@ -72,11 +82,7 @@ def group_norm(
     rstd: Tensor,
     weight: Tensor | None,
 ) -> Gradients:
-    x = dense(input)
-    if x.is_contiguous():
-        g = g_output.contiguous()
-    else:
-        g = g_output.movedim(1, -1).contiguous().movedim(-1, 1)
+    x, g = _alike(input, g_output)
     count, channels, *positions = x.shape
     sizes = (count, channels, math.prod(positions), rstd.shape[1])
     return aten.native_group_norm_backward.default(g, x, mean, rstd, weight, *sizes, needs)

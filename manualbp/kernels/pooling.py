@@ -26,6 +26,8 @@ def _many(g_output: Tensor) -> bool:
 @of(formulas.FractionalMaxPool.grad_input, profitable=_many)
 def max_pool(g_output: Tensor, indices: Tensor, shape: Shape) -> Tensor:
     if len(shape) == 3:
+        # torch's kernel ignores the strides of the indices.
+        indices = indices.contiguous()
         return aten.adaptive_max_pool3d_backward(g_output, input_of(g_output, shape), indices)
     if len(shape) == 1:
         g_output, indices = g_output.unsqueeze(-2), indices.unsqueeze(-2)
