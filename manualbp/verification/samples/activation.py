@@ -84,9 +84,15 @@ def _glu(s: Source) -> Arguments:
     return s.tensor(*shape), dim
 
 
-@of(f.Softmax, f.Softmin, f.LogSoftmax, f.StraightThrough)
+@of(f.Softmax, f.Softmin, f.LogSoftmax)
 def _along_an_axis(s: Source) -> Arguments:
     shape = s.shape(0, 4)
+    return s.tensor(*shape), s.axis(len(shape))
+
+
+@of(f.StraightThrough)
+def _straight_through(s: Source) -> Arguments:
+    shape = s.sizes(0, 4)  # of none there is no largest
     return s.tensor(*shape), s.axis(len(shape))
 
 

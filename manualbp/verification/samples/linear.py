@@ -58,6 +58,7 @@ def _add_matmul(s: Source) -> Arguments:
     right = () if kind == "addmv" else (columns,)
     whole = (*(batch if kind == "baddbmm" else ()), rows, *right)
     added = tuple(s.choice(n, n, 1) for n in whole[s.integer(0, len(whole)) :])
+    added = added if rows else whole  # of no rows torch mistakes what broadcasts
     return (
         s.tensor(*added),
         s.tensor(*batch, rows, middle),

@@ -79,7 +79,7 @@ def _rms_norm(s: Source) -> Arguments:
 @of(f.LocalResponseNorm)
 def _local_response_norm(s: Source) -> Arguments:
     options = s.integer(1, 5), s.choice(1e-4, 0.5), s.choice(0.75, 0.3), s.choice(1.0, 2.0)
-    return s.tensor(*s.shape(3, 4)), *options
+    return s.tensor(*s.sizes(3, 4)), *options
 
 
 @of(f.Normalize)

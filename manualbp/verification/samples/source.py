@@ -65,13 +65,14 @@ class Source(ABC):
         return self.integer(0 if self.empty else 1, self.LARGEST)
 
     def sizes(self, low: int, high: int) -> tuple[int, ...]:
-        """The lengths of so many axes."""
-        return tuple(self.size() for _ in range(self.integer(low, high)))
+        """The lengths of so many axes, none of them empty."""
+        axes = max(self.integer(low, high), self.integer(low, high))  # rather many than few
+        return tuple(self.size() for _ in range(axes))
 
     def shape(self, low: int = 0, high: int = 3) -> tuple[int, ...]:
         """A shape of so many axes, of which the first is one of examples."""
-        axes = max(self.integer(low, high), self.integer(low, high))  # rather many than few
-        return (self.batch(), *(self.size() for _ in range(axes - 1))) if axes else ()
+        sizes = self.sizes(low, high)
+        return (self.batch(), *sizes[1:]) if sizes else ()
 
     def axis(self, axes: int) -> int:
         """One of so many axes, counted from the front or from the back."""

@@ -47,13 +47,13 @@ def _interpolate(s: Source) -> Arguments:
 
 @of(f.PixelShuffle)
 def _pixel_shuffle(s: Source) -> Arguments:
-    r, (*batch, channels, height, width) = s.size(1, 2), s.shape(3, 4)
-    return s.tensor(*batch, max(channels, 1) * r * r, height, width), r
+    r, (*batch, channels, height, width) = s.size(1, 2), s.sizes(3, 4)
+    return s.tensor(*batch, channels * r * r, height, width), r
 
 
 @of(f.PixelUnshuffle)
 def _pixel_unshuffle(s: Source) -> Arguments:
-    r, (*batch, channels, height, width) = s.size(1, 2), s.shape(3, 4)
+    r, (*batch, channels, height, width) = s.size(1, 2), s.sizes(3, 4)
     return s.tensor(*batch, channels, height * r, width * r), r
 
 
