@@ -1,7 +1,7 @@
 """What each kernel saves, beside its rule and beside torch: docs/kernels.md.
 
-python benchmarks/kernels.py                     all of them, some ten minutes
-python benchmarks/kernels.py relu layer_norm …   these alone, printed
+python benchmarks/kernels.py                     all of them, some three minutes
+python benchmarks/kernels.py ReLU LayerNorm …     these alone, printed
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import os
 import statistics
 import sys
 import timeit
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,6 @@ sys.path.insert(0, str(ROOT / "tests"))
 import torch
 from cases import CASES, Case
 from measure import machine, table
-from support import SEQUENCES
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
@@ -36,6 +35,8 @@ from manualbp.core.derivation import KERNELS, Kernel
 SIZES = {"256": 1 << 8, "64 Ki": 1 << 16, "1 Mi": 1 << 20, "4 Mi": 1 << 22}
 #: a kernel is slower from here on, or faster up to here
 SLOWER, FASTER = 1.05, 0.9
+#: seconds of a call beyond which it is not timed
+LONG = 0.25
 
 Makers = dict[str, Callable[[int], list[Any]]]
 
@@ -56,6 +57,20 @@ def _sequences(n: int, gates: int, states: int = 1) -> list[Any]:
     return [torch.randn(shape) / 4 for shape in shapes]
 
 
+def _labels(n: int, classes: int) -> Tensor:
+    """Two different labels of each example, then −1."""
+    labels = torch.full((n, classes), -1)
+    labels[:, 0], labels[:, 1] = torch.randint(classes // 2, (n,)), classes - 1
+    return labels
+
+
+def _spoken(n: int) -> list[Any]:
+    """16 steps of 32 letters each, and 8 letters that were said."""
+    batch = max(1, n // 512)
+    log_probs = torch.randn(16, batch, 32).log_softmax(2)
+    return [log_probs, torch.randint(1, 32, (batch, 8)), (16,) * batch, (8,) * batch]
+
+
 #: arguments of so many numbers, where those of the tests with the batch repeated are not what a
 #: network has: many examples of three features
 TYPICAL: Makers = {
@@ -63,29 +78,36 @@ TYPICAL: Makers = {
     "matmul": lambda n: [torch.randn(_square(n), _square(n)) for _ in range(2)],
     "conv2d": lambda n: [_image(n, 16), torch.randn(16, 16, 3, 3)],
     "conv_transpose2d": lambda n: [_image(n, 16), torch.randn(16, 16, 3, 3)],
+    "max_pool2d": lambda n: [_image(n, 16).to(memory_format=torch.channels_last), 2],
+    "avg_pool2d": lambda n: [_image(n, 16), 2],
+    "lp_pool2d": lambda n: [_image(n, 16), 2.0, 2],
+    "adaptive_avg_pool2d": lambda n: [_image(n, 16), 3],
     "batch_norm": lambda n: [_image(n, 16), None, None],
     "group_norm": lambda n: [_image(n, 16), 4],
     "layer_norm": lambda n: [torch.randn(_square(n), _square(n)), [_square(n)]],
     "softmax": lambda n: [torch.randn(_square(n), _square(n)), 1],
     "log_softmax": lambda n: [torch.randn(_square(n), _square(n)), 1],
     "softmin": lambda n: [torch.randn(_square(n), _square(n)), 1],
-    "multilabel_margin_loss": lambda n: [
-        torch.randn(max(1, n // 16), 16),
-        torch.randint(16, (max(1, n // 16), 16)),
-    ],
+    "multilabel_margin_loss": lambda n: [torch.randn(n // 16, 16), _labels(n // 16, 16)],
     "rnn_tanh": lambda n: _sequences(n, 1),
     "gru": lambda n: _sequences(n, 3),
     "lstm": lambda n: _sequences(n, 4, 2),
     "prod": lambda n: [1 + torch.randn(n) / 1000],
     "cumprod": lambda n: [torch.randn(n // 16, 16), 1],
+    "ctc_loss": _spoken,
 }
-#: the function that runs a kernel, where that is not the first case of the tests that does
+#: the function that runs the kernels of a formula, where that is not the first of the tests' cases
 FUNCTIONS = {
-    "conv": "conv2d",
-    "conv_transpose": "conv_transpose2d",
-    "linear_back": "linear",
-    "matmul_back": "matmul",
-    "softmin": "softmin",
+    "Conv": "conv2d",
+    "ConvTranspose": "conv_transpose2d",
+    "CTC": "ctc_loss",
+    "Linear": "linear",
+    "MaxPool": "max_pool2d",
+    "AdaptiveAvgPool": "adaptive_avg_pool2d",
+    "AvgPool": "avg_pool2d",
+    "LPPool": "lp_pool2d",
+    "MatMul": "matmul",
+    "Softmin": "softmin",
 }
 
 
@@ -106,28 +128,51 @@ def spaces() -> Iterator[tuple[Kernel, dict[str, Any], int]]:
                         yield kernel, names, i
 
 
-def cases_of() -> dict[Kernel, Case]:
-    """A case of the tests that runs each kernel, were it profitable everywhere."""
-    found: dict[Kernel, Case] = {}
+@contextmanager
+def counted(always: bool = False) -> Iterator[set[Kernel]]:
+    """The kernels that run inside the block; with ``always`` even those that are not profitable."""
     called: set[Kernel] = set()
     with ExitStack() as patches:
         for kernel, names, i in spaces():
 
-            def counted(*arguments: Any, kernel: Kernel = kernel) -> Any:
+            def noted(*arguments: Any, kernel: Kernel = kernel) -> Any:
                 called.add(kernel)
                 return kernel.function(*arguments)
 
-            always = {f"_kernel{i}": counted, f"_profitable{i}": lambda *arguments: True}
-            patches.enter_context(mock.patch.dict(names, always))
-        for made in CASES:
-            called.clear()
-            with suppress(RuntimeError, TypeError, ValueError):
-                _run(made, made.ours, made.inputs(dtype=torch.float))()
-            for kernel in called:
-                wanted = FUNCTIONS.get(kernel.function.__name__, made.ours.__name__)
-                if made.ours.__name__ == wanted:
-                    found.setdefault(kernel, made)
+            replaced: dict[str, Any] = {f"_kernel{i}": noted}
+            if always:
+                replaced[f"_profitable{i}"] = lambda *arguments: True
+            patches.enter_context(mock.patch.dict(names, replaced))
+        yield called
+
+
+def formula_of(kernel: Kernel) -> str:
+    return kernel.of[0].__qualname__.split(".")[0]
+
+
+def cases_of() -> dict[str, tuple[Case, list[Kernel]]]:
+    """For each formula with kernels, a case of the tests that runs them, and which it runs."""
+    found: dict[str, tuple[Case, list[Kernel]]] = {}
+    for made in CASES:
+        with counted(always=True) as called, suppress(RuntimeError, TypeError, ValueError):
+            _run(made, made.ours, made.inputs(dtype=torch.float))()
+        for kernel in dict.fromkeys(KERNELS.values()):
+            formula, name = formula_of(kernel), made.ours.__name__
+            if kernel in called and name == FUNCTIONS.get(formula, name):
+                case, kernels = found.setdefault(formula, (typical(made), []))
+                if case.ours is made.ours and kernel not in kernels:
+                    kernels.append(kernel)
     return found
+
+
+def typical(made: Case) -> Case:
+    """The case beside torch's own function, and with the arguments that are typical of it."""
+    name = made.ours.__name__
+    made = replace(made, theirs=getattr(torch.nn.functional, name, made.theirs))
+    if name not in TYPICAL:
+        return made
+    options = {"training": True} if name == "batch_norm" else {}
+    return replace(made, arguments=tuple(TYPICAL[name](256)), options=options)
 
 
 def _run(made: Case, function: Callable[..., Any], values: list[Any]) -> Callable[[], None]:
@@ -147,18 +192,16 @@ def _wants(value: Any) -> bool:
 
 def arguments(made: Case, numbers: int) -> list[Any]:
     """Those that are typical, or those of the case with the first one's batch repeated."""
-    typical = TYPICAL.get(made.ours.__name__)
-    values = typical(numbers) if typical else made.inputs(dtype=torch.float)
-    if not typical:
-        first = values[0].numel()
-        times = max(1, numbers // max(1, first))
-        axis = 1 if made.ours.__name__.startswith(SEQUENCES) and values[0].dim() > 2 else 0
-        shape = values[0].shape
+    makers = TYPICAL.get(made.ours.__name__)
+    if makers:
+        values = [*makers(numbers), *made.options.values()]
+    else:
+        values = made.inputs(dtype=torch.float)
+        first = values[0]
+        times = max(1, numbers // max(1, first.numel()))
         for i, value in enumerate(values):
-            if isinstance(value, Tensor) and value.shape[:1] == shape[:1] and value.dim():
-                counts = [1] * value.dim()
-                counts[axis if value.dim() > axis else 0] = times
-                values[i] = value.detach().repeat(counts)
+            if isinstance(value, Tensor) and value.dim() and len(value) == len(first):
+                values[i] = value.detach().repeat(times, *[1] * (value.dim() - 1))
     return [
         v.detach().requires_grad_() if isinstance(v, Tensor) and v.is_floating_point() else v
         for v in values
@@ -166,14 +209,18 @@ def arguments(made: Case, numbers: int) -> list[Any]:
 
 
 def times(
-    made: Case, numbers: int, rounds: int = 5, seconds: float = 0.01
-) -> tuple[float, float] | None:
-    """With the kernel to without, and with it to torch: medians of what each round gives.
+    made: Case, kernels: Collection[Kernel], numbers: int, seconds: float = 0.01
+) -> tuple[float, float] | str:
+    """With kernels to without, and with them to torch: medians of what each round gives.
 
-    None where one call of the rule takes more than a third of a second.
+    Or why there is nothing to be timed.
     """
     values = arguments(made, numbers)
     ours, theirs = _run(made, made.ours, values), _run(made, made.theirs, values)
+    with counted() as called:
+        ours()
+    if called.isdisjoint(kernels):
+        return "the rule"
 
     def switched(on: bool) -> Callable[[], None]:
         def call() -> None:
@@ -185,13 +232,14 @@ def times(
     ways = {"kernel": switched(True), "rule": switched(False), "torch": theirs}
     figures: dict[str, list[float]] = {name: [] for name in ways}
     try:
+        once = 0.0
         for way in ways.values():
             way()
-        once = timeit.timeit(ways["rule"], number=1)
-        if once > 1 / 3:
-            return None
+            once = max(once, timeit.timeit(way, number=1))
+            if once > LONG:
+                return "long"
         count = max(1, int(seconds / once))
-        for _ in range(rounds):
+        for _ in range(max(5, min(25, int(1 / (3 * count * once))))):
             for name, way in ways.items():
                 figures[name].append(timeit.timeit(way, number=count))
     finally:
@@ -202,41 +250,30 @@ def times(
     )
 
 
-def line(kernel: Kernel, made: Case) -> list[str]:
-    if made.ours.__name__ in TYPICAL:
-        options = {"training": True} if made.ours.__name__ == "batch_norm" else {}
-        made = replace(made, arguments=tuple(TYPICAL[made.ours.__name__](16)), options=options)
-    formula = kernel.of[0].__qualname__.split(".")[0]
-    rules = ", ".join(dict.fromkeys(method.__name__ for method in kernel.of))
-    found = []
+def line(formula: str, made: Case, kernels: Collection[Kernel]) -> list[str]:
+    rules = dict.fromkeys(method.__name__ for kernel in kernels for method in kernel.of)
+    found: list[tuple[float, float] | str] = []
     for numbers in SIZES.values():
-        if None in found:  # larger ones would take longer still
-            found.append(None)
-            continue
-        try:
-            found.append(times(made, numbers))
-        except (RuntimeError, ValueError, IndexError):
-            found.append(None)
-    ratios = [f[0] for f in found if f]
+        # Larger ones would take longer still.
+        found.append("long" if "long" in found else times(made, kernels, numbers))
+    ratios = [f[0] for f in found if not isinstance(f, str)]
     earns = ratios and max(ratios) <= SLOWER and min(ratios) <= FASTER
-    cells = [f"{f[0]:.2f} ({f[1]:.2f})" if f else "" for f in found]
-    return [f"`{formula}`", rules, *cells, "" if earns else "no"]
+    cells = [f if isinstance(f, str) else f"{f[0]:.2f} ({f[1]:.2f})" for f in found]
+    return [f"`{formula}`", ", ".join(rules), *cells, "" if earns else "no"]
 
 
 def main() -> None:
     asked = sys.argv[1:]
     torch.set_num_threads(1)
-    lines = []
-    cases = cases_of()
-    for kernel in dict.fromkeys(KERNELS.values()):
-        name = kernel.function.__name__
-        if asked and name not in asked:
+    lines, cases = [], cases_of()
+    for formula in dict.fromkeys(map(formula_of, KERNELS.values())):
+        if asked and formula not in asked:
             continue
-        if kernel not in cases:
-            print(f"{name}: no case runs it", flush=True)
+        if formula not in cases:
+            print(f"{formula}: no case runs its kernels", flush=True)
             continue
-        lines.append(line(kernel, cases[kernel]))
-        print(name, "  ".join(lines[-1]), flush=True)
+        lines.append(line(formula, *cases[formula]))
+        print("  ".join(lines[-1]), flush=True)
     if asked:
         return
     written = table(["formula", "in place of", *SIZES, "earns its place"], sorted(lines))
@@ -245,11 +282,12 @@ def main() -> None:
 
 Written by `python benchmarks/kernels.py`: forward and backward of a function with its kernel,
 beside the same by its rules alone, and in brackets beside torch's own, for so many numbers that go
-in. {machine()}; the ways take turns, and what is given is the median of five rounds,
-if a call of the rules takes less than a third of a second. Where a kernel is not profitable it does
-not run, and the two are the same.
+in. {machine()}; the ways take turns, and what is given is the
+median of 5 to 25 rounds.
+Where it says "the rule", no kernel is profitable, and none runs. Where it says "long", a call of
+the kernels, of the rules or of torch takes more than {LONG} s.
 
-A kernel earns its place if it nowhere takes more than {SLOWER} of the time of its rule, and
+Kernels earn their place if they nowhere take more than {SLOWER} of the time of their rules, and
 somewhere less than {FASTER}.
 
 {written}

@@ -1,7 +1,7 @@
 """Matrix products by oneDNN, where that is faster than MKL.
 
-``torch.mm`` calls MKL, which on processors that are not Intel's takes about twice as long as
-oneDNN for all but small products. ``torch.backends.mkldnn.enabled = False`` leaves every product
+``torch.mm`` calls MKL, which on processors that are not Intel's takes up to twice as long as
+oneDNN for large products. ``torch.backends.mkldnn.enabled = False`` leaves every product
 to ``torch.mm``.
 """
 
@@ -28,7 +28,7 @@ __all__ = ["product"]
 aten = torch.ops.aten
 
 #: number of multiplications below which oneDNN's overhead is longer than the time it saves
-LARGE = 1 << 21
+LARGE = 1 << 25
 #: multiplications up to which a call of a library takes longer than the product itself
 SMALL = 1 << 15
 
@@ -90,7 +90,7 @@ def linear_back(
     rows = g.reshape(-1, g.shape[-1])
     return (
         _onednn(g, weight.t(), None) if needs[0] and weight is not None else None,
-        _onednn(rows.t(), input.reshape(-1, input.shape[-1]).t(), None)
+        _by_rows(rows, input.reshape(-1, input.shape[-1]))
         if needs[1] and input is not None
         else None,
     )
@@ -118,7 +118,7 @@ def matmul_back(
 ) -> tuple[Tensor | None, ...]:
     return (
         _onednn(g, other, None) if needs[0] and other is not None else None,
-        _onednn(input.t(), g.t(), None) if needs[1] and input is not None else None,
+        _by_rows(input, g) if needs[1] and input is not None else None,
     )
 
 
@@ -145,6 +145,13 @@ def _onednn(a: Tensor, b: Tensor, bias: Tensor | None) -> Tensor:
     # The operator ignores the strides of a bias.
     bias = None if bias is None else bias.contiguous()
     return torch.ops.mkldnn._linear_pointwise(a, b, bias, "none", [], "")
+
+
+def _by_rows(a: Tensor, b: Tensor) -> Tensor:
+    """aᵀ b. MKL is faster, 1.1 to 3 times, if there are more rows than columns to sum over."""
+    if len(a) > min(a.shape[1], b.shape[1]):
+        return a.t() @ b
+    return _onednn(a.t(), b.t(), None)
 
 
 def _separate(t: Tensor) -> Tensor:

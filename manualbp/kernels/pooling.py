@@ -20,10 +20,8 @@ def _many(g_output: Tensor) -> bool:
     return g_output.numel() >= 1 << 15
 
 
-# For every kind of window: this kernel of torch's reads indices alone, the others windows too.
+# Of an adaptive pooling, for it reads indices alone; the kernel of max_pool2d reads windows too.
 @of(formulas.MaxPool.grad_input, profitable=_many)
-@of(formulas.AdaptiveMaxPool.grad_input, profitable=_many)
-@of(formulas.FractionalMaxPool.grad_input, profitable=_many)
 def max_pool(g_output: Tensor, indices: Tensor, shape: Shape) -> Tensor:
     if len(shape) == 3:
         # torch's kernel ignores the strides of the indices.
