@@ -7,7 +7,7 @@ import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.flop_counter import FlopCounterMode
 
-from manualbp import formulas, functional, nn
+from manualbp import formulas, functional, kernels, nn
 from manualbp.kernels import conv
 from manualbp.kernels import matmul as products
 
@@ -22,7 +22,8 @@ def gains(request, monkeypatch):
     called = []
     onednn = products._onednn
     monkeypatch.setattr(products, "_onednn", lambda *a: called.append(a) or onednn(*a))
-    yield request.param
+    with kernels.enabled(True):
+        yield request.param
     assert bool(called) is request.param
 
 

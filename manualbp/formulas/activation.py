@@ -229,7 +229,7 @@ class PReLU(Formula):
 
     @staticmethod
     def grad_weight(g: Tensor, input: Tensor, weight: Tensor) -> Tensor:
-        share = g * input.clamp(max=0)
+        share = (g * input).masked_fill(input > 0, 0)
         if weight.numel() == 1:
             return share.sum().reshape(weight.shape)
         return share.sum([axis for axis in range(share.dim()) if axis != 1])
@@ -389,8 +389,8 @@ class Hardswish(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor) -> Tensor:
-        slope = (input / 3 + 0.5).masked_fill(input <= -3, 0)
-        return torch.where(input < 3, g * slope, g)
+        inner = g * (input / 3 + 0.5)
+        return torch.where(input < 3, inner, g).masked_fill(input <= -3, 0)
 
 
 class Softsign(Formula):

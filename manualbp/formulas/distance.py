@@ -32,7 +32,7 @@ class PairwiseDistance(Formula):
     ) -> Tensor:
         if not keepdim:
             g, output = g.unsqueeze(-1), output.unsqueeze(-1)
-        return g * _slope(difference + eps, output, p)
+        return _times_slope(g, difference + eps, output, p)
 
 
 class CDist(Formula):
@@ -56,7 +56,7 @@ class CDist(Formula):
         if _by_products(x1, x2, p, compute_mode):
             return g / output.masked_fill(output == 0, math.inf)
         d = x1.unsqueeze(-2) - x2.unsqueeze(-3)
-        return g.unsqueeze(-1) * _slope(d, output.unsqueeze(-1), p)
+        return _times_slope(g.unsqueeze(-1), d, output.unsqueeze(-1), p)
 
     @staticmethod
     def grad_x1(
@@ -89,7 +89,7 @@ class PDist(Formula):
     def grad_input(g: Tensor, input: Tensor, output: Tensor, p: float) -> Tensor:
         i, j = torch.triu_indices(len(input), len(input), 1, device=input.device).unbind()
         d = input[i] - input[j]
-        slope = g.unsqueeze(-1) * _slope(d, output.unsqueeze(-1), p)
+        slope = _times_slope(g.unsqueeze(-1), d, output.unsqueeze(-1), p)
         return torch.zeros_like(input).index_add(0, i, slope).index_add(0, j, slope, alpha=-1)
 
 
@@ -142,20 +142,20 @@ class CosineSimilarity(Formula):
         return _grad_of_cosine(g, x2, x1, length2, length1, cosine, dim, eps)
 
 
-def _slope(d: Tensor, norm: Tensor, p: float) -> Tensor:
-    """∂‖d‖/∂d along the last axis; 0 where d is 0, as in torch."""
+def _times_slope(g: Tensor, d: Tensor, norm: Tensor, p: float) -> Tensor:
+    """g ∂‖d‖/∂d along the last axis; 0 where d is 0, as in torch."""
     if p == 0:
         return torch.zeros_like(d)
     if p == 1:
-        return d.sign()
+        return g * d.sign()
     if p == math.inf:  # shared by the largest
         largest = d.abs() == d.abs().amax(-1, keepdim=True)
-        return d.sign() * (largest / largest.sum(-1, keepdim=True))
+        return g * d.sign() * (largest / largest.sum(-1, keepdim=True))
     nowhere, norm = norm == 0, norm.masked_fill(norm == 0, 1)
     if p == 2:
-        return (d / norm).masked_fill(nowhere, 0)
+        return g * (d / norm).masked_fill(nowhere, 0)
     # For p < 2 a power of 0 is ∞, and times sign d = 0 it would be nan.
-    return d.sign() * (d.abs().masked_fill(d == 0, 1) / norm) ** (p - 1)
+    return g * d.sign() * (d.abs().masked_fill(d == 0, 1) / norm) ** (p - 1)
 
 
 def _by_products(x1: Tensor, x2: Tensor, p: float, compute_mode: str) -> bool:

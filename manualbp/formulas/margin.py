@@ -92,7 +92,7 @@ class HingeEmbedding(Formula):
 
     @staticmethod
     def grad_input(g_output: Tensor, slope: Tensor, reduction: str) -> Tensor:
-        return slope * _per_entry(g_output, slope, reduction)
+        return (slope * _per_entry(g_output, slope, reduction)).masked_fill(slope == 0, 0)
 
     grad_target = None
 

@@ -300,8 +300,10 @@ class Dist(Formula):
 def _masked_at_norm_0(g: Tensor, a: Tensor, p: float) -> Tensor:
     """g, but 0 where the norm a is 0, because the second derivative is not finite there.
 
-    For p ≤ 1 and p = 2 the slope of the norm is 0 there instead, as in torch.
+    For p ≤ 1 and p = 2 the slope of the norm is 0 there instead, as in torch; for p = 0 everywhere.
     """
+    if p == 0:
+        return torch.zeros_like(g)
     return g if p <= 1 or p == 2 or math.isinf(p) else g.masked_fill(a == 0, 0)
 
 
@@ -378,7 +380,7 @@ class PickOne(Formula):
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, output: Tensor) -> Tensor:
         chosen = (input == output) | (input.isnan() & output.isnan())
-        return _in_equal_parts(g, chosen, None)
+        return torch.where(chosen, g / chosen.sum(), 0)
 
 
 class PickAlong(Formula):

@@ -30,8 +30,10 @@ class Embedding(Formula):
     ) -> Tensor:
         # The number of rows is an argument, so that the weight is not saved.
         indices = input.reshape(-1)
-        total = _sum_by_row(g.reshape(indices.shape[0], g.shape[-1]), indices, rows, padding_idx)
-        return total / _counts(indices, rows, g) if by_frequency else total
+        if by_frequency:  # its own derivative does not count again, as in torch
+            padding = -1 if padding_idx is None else padding_idx
+            return torch.ops.aten.embedding_dense_backward(g, input, rows, padding, True)
+        return _sum_by_row(g.reshape(indices.shape[0], g.shape[-1]), indices, rows, padding_idx)
 
 
 class EmbeddingBag(Formula):

@@ -227,7 +227,9 @@ class Tape:
                 return self._external(node, value.output_nr)
             if self.keep and len(self._formulas) > before:
                 self._records[len(self._formulas) - 1]["outputs"] = (value,)
-        return self._numbers[node] + value.output_nr
+        number = int(self._numbers[node]) + value.output_nr
+        self._check_shape(value, number, formula)
+        return number
 
     def _leaf(self, value: Tensor, formula: type[Formula] | None) -> int:
         taped = getattr(value, "_taped", None)
@@ -252,7 +254,6 @@ class Tape:
     def _check_written(self, value: Any, formula: type[Formula] | None) -> None:
         """Raise where a value of this tape is no longer what the tape takes it for."""
         _, number, version, shared = value._taped
-        entry, slot = divmod(number, MAX_OUTPUTS)
         if version == REPLACED:
             # Views made before still lead here; but as a leaf it is another value.
             if value.is_leaf and value.requires_grad:
@@ -262,12 +263,18 @@ class Tape:
                     f"value = value.detach().requires_grad_()"
                 )
         elif shared:
-            raise _written(_described(formula), self._formulas[entry].__name__)
-        elif value.shape != self._shapes[entry][slot]:
+            raise _written(_described(formula), self._formulas[number // MAX_OUTPUTS].__name__)
+        else:
+            self._check_shape(value, number, formula)
+
+    def _check_shape(self, value: Tensor, number: int, formula: type[Formula] | None) -> None:
+        entry, slot = divmod(number, MAX_OUTPUTS)
+        before = self._shapes[entry][slot]
+        if value.shape != before:
             raise TapeError(
-                f"{_described(formula)} was of shape {tuple(self._shapes[entry][slot])} and has "
-                f"been given the shape {tuple(value.shape)} in place, where nothing is recorded: "
-                f"write value = value.unsqueeze(…), or whatever it was, instead"
+                f"{_described(formula)} was of shape {tuple(before)} and has been given the shape "
+                f"{tuple(value.shape)} in place, where nothing is recorded: write "
+                f"value = value.unsqueeze(…), or whatever it was, instead"
             )
 
     def _external(self, node: Any, slot: int) -> int:
