@@ -11,7 +11,7 @@ from cases import CASES, Case
 from torch.utils._pytree import tree_leaves
 
 import manualbp
-from manualbp import Formula, formulas, kernels
+from manualbp import Formula, formulas, functional, kernels
 from manualbp.core.derivation import KERNELS
 
 #: a few roundings of the largest number, since sums are taken in another order
@@ -138,6 +138,18 @@ def alike(a, b, case):
     torch.testing.assert_close(
         a, b, rtol=0, atol=CLOSE[a.dtype] * size, equal_nan=True, msg=lambda m: f"{case}: {m}"
     )
+
+
+def test_many_channels_of_few_numbers():
+    """More than the rows of the tests have."""
+    x = torch.randn(2, 1000, 3, dtype=torch.double, requires_grad=True)
+    weight, bias = (torch.randn(1000, dtype=torch.double, requires_grad=True) for _ in range(2))
+    for given in (x, None, None, None, None, True), (x, None, None, weight, bias, True):
+        case = Case("batch_norm", functional.batch_norm, torch.batch_norm, given)
+        with kernels.enabled(False):
+            stated = results(case, given)
+        for a, b in zip(results(case, given), stated, strict=True):
+            alike(a, b, case)
 
 
 class Forgotten(formulas.ReLU):

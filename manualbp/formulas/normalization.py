@@ -75,7 +75,7 @@ class BatchNorm(_Normalization, _Running):
     @staticmethod
     def normalized(g_output: Tensor, input: Tensor, mean: Tensor, rstd: Tensor) -> Tensor:
         """x̂"""
-        return (input - _per_channel(mean, input)) * _per_channel(rstd, input)
+        return (input - per_channel(mean, input)) * per_channel(rstd, input)
 
     @staticmethod
     def grad_input(
@@ -86,17 +86,17 @@ class BatchNorm(_Normalization, _Running):
         rstd: Tensor,
         weight: Tensor | None,
     ) -> Tensor:
-        gw = g_output if weight is None else g_output * _per_channel(weight, normalized)
-        r, g_mean, g_rstd = (_per_channel(t, normalized) for t in (rstd, g_mean, g_rstd))
+        gw = g_output if weight is None else g_output * per_channel(weight, normalized)
+        r, g_mean, g_rstd = (per_channel(t, normalized) for t in (rstd, g_mean, g_rstd))
         return _grad_of_input(gw, g_mean, g_rstd, normalized, r)
 
     @staticmethod
     def grad_weight(g_output: Tensor, normalized: Tensor) -> Tensor:
-        return _sum_per_channel(g_output * normalized)
+        return sum_per_channel(g_output * normalized)
 
     @staticmethod
     def grad_bias(g_output: Tensor) -> Tensor:
-        return _sum_per_channel(g_output)
+        return sum_per_channel(g_output)
 
 
 class FixedBatchNorm(_Running):
@@ -124,16 +124,16 @@ class FixedBatchNorm(_Running):
 
     @staticmethod
     def grad_input(g: Tensor, rstd: Tensor, weight: Tensor | None) -> Tensor:
-        return g * _per_channel(rstd if weight is None else rstd * weight, g)
+        return g * per_channel(rstd if weight is None else rstd * weight, g)
 
     @staticmethod
     def grad_weight(g: Tensor, input: Tensor, running_mean: Tensor, rstd: Tensor) -> Tensor:
         # Not Σ g x − μ Σ g, whose terms nearly cancel if μ is large.
-        return _sum_per_channel(g * (input - _per_channel(running_mean, g))) * rstd
+        return sum_per_channel(g * (input - per_channel(running_mean, g))) * rstd
 
     @staticmethod
     def grad_bias(g: Tensor) -> Tensor:
-        return _sum_per_channel(g)
+        return sum_per_channel(g)
 
 
 class GroupNorm(_Normalization):
@@ -168,18 +168,18 @@ class GroupNorm(_Normalization):
         rstd: Tensor,
         weight: Tensor | None,
     ) -> Tensor:
-        gw = g_output if weight is None else g_output * _per_channel(weight, normalized)
+        gw = g_output if weight is None else g_output * per_channel(weight, normalized)
         gw, x = _grouped(gw, rstd), _grouped(normalized, rstd)
         g_mean, g_rstd, r = (t.unsqueeze(-1) for t in (g_mean, g_rstd, rstd))
         return _grad_of_input(gw, g_mean, g_rstd, x, r).reshape(normalized.shape)
 
     @staticmethod
     def grad_weight(g_output: Tensor, normalized: Tensor) -> Tensor:
-        return _sum_per_channel(g_output * normalized)
+        return sum_per_channel(g_output * normalized)
 
     @staticmethod
     def grad_bias(g_output: Tensor) -> Tensor:
-        return _sum_per_channel(g_output)
+        return sum_per_channel(g_output)
 
 
 class LayerNorm(_Normalization):
@@ -329,7 +329,7 @@ def _count(t: Tensor, like: Tensor) -> int:
     return max(t.numel() // max(like.numel(), 1), 1)
 
 
-def _per_channel(t: Tensor, input: Tensor) -> Tensor:
+def per_channel(t: Tensor, input: Tensor) -> Tensor:
     """One number a channel, to broadcast against ``input``."""
     return t.reshape(1, -1, *[1] * (input.dim() - 2))
 
@@ -338,7 +338,7 @@ def _repeated(running: Tensor, channels: int) -> Tensor:
     return running if len(running) == channels else running.repeat(channels // len(running))
 
 
-def _sum_per_channel(t: Tensor) -> Tensor:
+def sum_per_channel(t: Tensor) -> Tensor:
     """Σ over the examples and positions, for each channel."""
     return t.sum((0, *range(2, t.dim())))
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from manualbp import formulas
-from manualbp.formulas.normalization import dense
+from manualbp.formulas.normalization import dense, per_channel, sum_per_channel
 from manualbp.kernels import of
 
 aten = torch.ops.aten
@@ -58,6 +58,9 @@ def batch_norm(
     rstd: Tensor,
     weight: Tensor | None,
 ) -> Gradients:
+    count, channels = input.numel() // input.shape[1], input.shape[1]
+    if count < _VECTOR and channels >= _MANY and g_output.dtype is input.dtype is mean.dtype:
+        return _short_channels(g_output, input, mean, rstd, weight, count)
     # torch's kernel ignores the strides of a weight, and mistakes those of a gradient that is laid
     # out otherwise than the input where an axis has length 1.
     weight = None if weight is None else weight.contiguous()
@@ -66,6 +69,26 @@ def batch_norm(
     return aten.native_batch_norm_backward.default(
         g, x, weight, None, None, mean, rstd, True, 0.0, needs
     )
+
+
+#: numbers of a channel below which torch's kernel takes them one by one, and channels from which
+#: that is slower, 1.3 to 1.6 times
+_VECTOR, _MANY = 8, 1000
+
+
+def _short_channels(
+    g: Tensor, input: Tensor, mean: Tensor, rstd: Tensor, weight: Tensor | None, count: int
+) -> Gradients:
+    """The rules in place; such is instance_norm of a few positions."""
+
+    def each(t: Tensor) -> Tensor:
+        return per_channel(t, input)
+
+    x_hat = (input - each(mean)).mul_(each(rstd))
+    sum_g, sum_gx = sum_per_channel(g), sum_per_channel(g * x_hat)
+    scale = rstd if weight is None else rstd * weight
+    gradient = x_hat.mul_(each(sum_gx / -count)).add_(g).sub_(each(sum_g / count))
+    return gradient.mul_(each(scale)), sum_gx, sum_g
 
 
 @of(
