@@ -48,8 +48,8 @@ def by_the_forward(ex: Examination) -> None:
     name = "autograd of the forward pass"
     subject = ex.subject
     function = _function_of(subject)
-    if function is None:
-        ex.skip(name, "it is no Function by itself")
+    if function is None or ex.surrogate is not None:
+        ex.skip(name, "it is no Function by itself" if function is None else "there is a surrogate")
         return
     old = function.setup_context is Function.setup_context
     without_ctx = not old or getattr(function, "derivation", None) is not None

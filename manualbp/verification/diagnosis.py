@@ -31,6 +31,7 @@ class Wrong:
         values: of all slots, by name.
         others: the right gradients of other slots, by name.
         shapes: of all inputs: the sizes that a mean could be over.
+        indices: the inputs that are whole numbers, by name.
     """
 
     found: Tensor | None
@@ -44,6 +45,7 @@ class Wrong:
     values: Mapping[str, Tensor] = field(default_factory=dict)
     others: Mapping[str, Tensor] = field(default_factory=dict)
     shapes: list[tuple[int, ...]] = field(default_factory=list)
+    indices: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 def describe(wrong: Wrong) -> str:
@@ -240,8 +242,8 @@ def _not_summed(w: Wrong) -> str | None:
                     continue
                 if alike(w.found, part):  # type: ignore[arg-type]
                     return (
-                        f"is not summed over axis {axis} of the output: it is that of index {i} "
-                        "alone"
+                        f"is that of index {i} alone{', the first' if i == 0 else ''}: it is not "
+                        f"summed over axis {axis} of the output"
                     )
     return None
 
@@ -290,6 +292,17 @@ def _upstream_replaced(w: Wrong) -> str | None:
             part = w.expected_for(gs)
             if part is not None and alike(w.found, factor * part):  # type: ignore[arg-type]
                 return told + ("" if factor > 0 else ", with the wrong sign")
+    return None
+
+
+def _another_order(w: Wrong) -> str | None:
+    """The right numbers at other places."""
+    found, expected = w.found.flatten(), w.expected.flatten()  # type: ignore[union-attr]
+    if alike(found.sort().values, expected.sort().values):
+        return "holds the right numbers in another order: were axes permuted, or split, wrongly?"
+    zero, none = found == 0, expected == 0
+    if bool((zero != none).all()):
+        return "is zero where the derivative is not, and not where it is: it goes to the others"
     return None
 
 
@@ -400,37 +413,84 @@ def _along(axes: tuple[int, ...]) -> str:
     return f"axis {axes[0]}" if len(axes) == 1 else f"axes {', '.join(map(str, axes))}"
 
 
-def _region(w: Wrong) -> str | None:
-    """It is wrong where the input is negative, large, small, at the edge …, and right elsewhere."""
+def _where_wrong(w: Wrong) -> tuple[Tensor, str] | None:
+    """The entries that are wrong, where others are right, and what is wrong with them."""
     scale = float(w.expected.abs().max())
     wrong = (w.found - w.expected).abs() > ALIKE * max(scale, 1e-300)  # type: ignore[operator]
-    count, n = int(wrong.sum()), wrong.numel()
-    if not 0 < count < n:
+    if not 0 < int(wrong.sum()) < wrong.numel():
         return None
-    x, bad, good = w.value, w.value[wrong], w.value[~wrong]
     part = _ratio_of(w.found[wrong], w.expected[wrong])  # type: ignore[index]
-    zero = not bool(w.found[wrong].any())  # type: ignore[index]
-    told = "is zero" if zero else "is wrong"
-    if part is not None and not zero:
-        told = "has the wrong sign" if abs(part + 1) < 1e-6 else f"is {part:.3f} × the derivative"
-    where = None
-    if x.shape == w.found.shape:  # type: ignore[union-attr]
-        if float(bad.max()) <= min(0.0, float(good.min())):
-            where = "for negative inputs" if float(good.min()) > float(bad.max()) else None
-        elif float(bad.min()) >= max(0.0, float(good.max())) and float(good.max()) > 0.3:
-            where = f"for inputs above {float(good.max()):.3g}"
-        elif float(bad.min()) >= 0 and float(good.max()) <= 0:
-            where = "for positive inputs"
-        elif float(bad.abs().min()) > float(good.abs().max()):
-            where = f"for inputs larger than {float(good.abs().max()):.3g}"
-        elif float(bad.abs().max()) < float(good.abs().min()):
-            where = f"for inputs smaller than {float(good.abs().min()):.3g}"
-    if where is None and not zero and count > n // 2:
+    if not bool(w.found[wrong].any()):  # type: ignore[index]
+        return wrong, "is zero"
+    if not bool(w.expected[wrong].any()):
+        return wrong, "is not zero as it should be"
+    if part is not None and int(wrong.sum()) > 1:
+        return wrong, "has the wrong sign" if abs(
+            part + 1
+        ) < 1e-6 else f"is {part:.3f} × the derivative"
+    return wrong, "is wrong"
+
+
+def _by_value(w: Wrong) -> str | None:
+    """It is wrong where the input is negative, large, small …, and right elsewhere."""
+    found = _where_wrong(w)
+    if found is None or w.value.shape != w.expected.shape or w.value.numel() < 4:
         return None
-    if where is None:
-        places = ", ".join(str(tuple(p)) for p in wrong.nonzero()[:3].tolist())
-        where = f"at {count} of {n} entries ({places}{', …' if count > 3 else ''})"
-    return f"{told} {where}, right elsewhere"
+    wrong, told = found
+    bad, good = w.value[wrong], w.value[~wrong]
+    low, high = float(good.min()), float(good.max())
+    where = None
+    if float(bad.max()) < low:
+        where = (
+            "for negative inputs" if float(bad.max()) < 0 <= low else f"for inputs below {low:.3g}"
+        )
+    elif float(bad.min()) > high:
+        where = (
+            "for positive inputs"
+            if high <= 0 < float(bad.min())
+            else f"for inputs above {high:.3g}"
+        )
+    elif bool(((bad < low) | (bad > high)).all()):
+        where = f"for inputs outside [{low:.3g}, {high:.3g}]"
+    elif float(bad.abs().max()) < float(good.abs().min()):
+        where = f"for inputs smaller than {float(good.abs().min()):.3g}"
+    elif bool(((good < bad.min()) | (good > bad.max())).all()):
+        where = f"for inputs from {float(bad.min()):.3g} to {float(bad.max()):.3g}"
+        where = where if len(bad) > 1 else f"for an input of {float(bad[0]):.3g}"
+    return where and f"{told} {where}, right elsewhere"
+
+
+def _repeated(w: Wrong) -> str | None:
+    """It is wrong in the rows whose index occurs more than once."""
+    scale = float(w.expected.abs().max())
+    wrong = (w.found - w.expected).abs() > ALIKE * max(scale, 1e-300)  # type: ignore[operator]
+    for name, index in w.indices.items():
+        if index.dtype is torch.bool:
+            continue
+        numbers, counts = torch.unique(index, return_counts=True)
+        often = {int(n) for n, c in zip(numbers, counts, strict=True) if int(c) > 1}
+        for axis in range(wrong.ndim):
+            rows = wrong.movedim(axis, 0).reshape(wrong.shape[axis], -1).any(1)
+            if often and set(rows.nonzero().reshape(-1).tolist()) <= often:
+                return (
+                    f"is wrong where an index occurs more than once in {name}: the repeats "
+                    "overwrite each other (index_add_ adds them up)"
+                )
+    return None
+
+
+def _scattered(w: Wrong) -> str | None:
+    found = _where_wrong(w)
+    if found is None:
+        return None
+    wrong, told = found
+    count, n = int(wrong.sum()), wrong.numel()
+    if told == "is wrong" and count > n // 2:
+        return None
+    places = ", ".join(str(tuple(p)) for p in wrong.nonzero()[:3].tolist())
+    return (
+        f"{told} at {count} of {n} entries ({places}{', …' if count > 3 else ''}), right elsewhere"
+    )
 
 
 EXPLANATIONS: tuple[Callable[[Any], str | None], ...] = (
@@ -443,11 +503,14 @@ EXPLANATIONS: tuple[Callable[[Any], str | None], ...] = (
     _upstream_replaced,
     _not_summed,
     _some_outputs,
+    _another_order,
+    _by_value,
+    _repeated,
     _one_row,
     _slope_elsewhere,
     _missing_term,
     _taken_elsewhere,
-    _region,
+    _scattered,
 )
 
 

@@ -49,6 +49,7 @@ def slope(
     """
     size = middle.abs()
     best, error = torch.zeros_like(middle), torch.full_like(middle, torch.inf)
+    grain = torch.zeros_like(middle)  # the part of the error that is rounding
     before: Tensor | None = None  # D(h)
     extrapolated: Tensor | None = None
     sides: list[Tensor] = []
@@ -70,16 +71,17 @@ def slope(
             off = off + 2 * rounding
             better = off < error
             best, error = torch.where(better, now, best), torch.where(better, off, error)
+            grain = torch.where(better, 4 * rounding, grain)
             extrapolated = now
         before = central
         if k + 1 >= AT_ONCE and extrapolated is not None:
             scale = best.abs().max() if best.numel() else 0.0
             if bool((error <= 1e-9 * scale + 1e-9 * best.abs() + 2 * rounding).all()):
                 break
-    return Slope(best, error, _kinked(sides, best, error), len(sides) > 1)
+    return Slope(best, error, _kinked(sides, best, error, grain), len(sides) > 1)
 
 
-def _kinked(sides: list[Tensor], best: Tensor, error: Tensor) -> bool:
+def _kinked(sides: list[Tensor], best: Tensor, error: Tensor, grain: Tensor) -> bool:
     """Whether the second difference by h stays as h shrinks: it does at a kink alone.
 
     Of a smooth function it shrinks as h does: a factor of 4 each step.
@@ -92,8 +94,9 @@ def _kinked(sides: list[Tensor], best: Tensor, error: Tensor) -> bool:
     jump = (last > shrinks * first) & (last > 1e-6 * scale) & (last > 10 * error.nan_to_num(0.0))
     # A jump of the function itself: the quotient grows as the step shrinks.
     jump |= (last > 2 * first) & (last > 1e-3 * scale) & (last > 0)
-    unsettled = error > 0.05 * (best.abs() + 0.1 * scale)
-    return bool((jump | (unsettled & (last > 1e-3 * scale))).any())
+    # Where no two steps agree, there are no differences to speak of.
+    unsettled = error - grain > 0.05 * best.abs() + 1e-3 * scale
+    return bool((jump | unsettled).any())
 
 
 def sizes_of(x: Tensor) -> Tensor:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -15,11 +17,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
 
 from manualbp.verification.diagnosis import Wrong, describe
-from manualbp.verification.differences import sizes_of
+from manualbp.verification.points import of_batch
 from manualbp.verification.report import Check, Finding
-from manualbp.verification.subject import Point, Run, Subject
+from manualbp.verification.subject import Point, Run, Subject, seed
 from manualbp.verification.truth import TOLERANCES, Comparison, Truth, as_real, flat_upstream
 
+#: seconds that the search for an explanation may take
+EXPLAINING = 1.0
 #: two runs of the same formula differ by no more
 SAME = 1e-10
 
@@ -46,7 +50,19 @@ def first_line(error: BaseException) -> str:
     if isinstance(error, BackwardRaised):
         error = error.error
     text = " ".join(str(error).strip().split("\n")[:1])
+    for part, short in SHORT.items():
+        if part in text:
+            return short
     return f"{type(error).__name__}: {text[:160]}".rstrip(": ")
+
+
+#: what torch says in many words
+SHORT = {
+    "must implement the jvp": "it has no jvp",
+    "must override the setup_context": "it has no setup_context",
+    "marked with @once_differentiable": "backward is marked @once_differentiable",
+    "generate_vmap_rule": "it has no vmap rule",
+}
 
 
 def upstream_like(outputs: Sequence[Tensor], number: int = 0) -> list[Tensor]:
@@ -199,6 +215,17 @@ class Examination:
                 raise BackwardRaised(raised) from raised
         return Pulled(run, gs, dict(zip(wanted, found, strict=True)))
 
+    @functools.cached_property
+    def random(self) -> bool:
+        """Whether the value depends on the random state."""
+        with torch.no_grad():
+            one, two = (self._drawn(number) for number in (1, 2))
+        return any(not torch.equal(a, b) for a, b in zip(one, two, strict=True))
+
+    def _drawn(self, number: int) -> list[Tensor]:
+        outputs = self.subject.value(self.base, self.dtype, number=number)
+        return [t.nan_to_num() for t in outputs]
+
     def truth(self, point: Point) -> Truth:
         """The derivative at a point, found once."""
         for known, truth in self._truths:
@@ -228,7 +255,7 @@ class Examination:
         Args:
             point: where.
             name: of the check.
-            note: added to what is found: where alone it is wrong.
+            note: put before what is found: where alone it is wrong.
             upstream, wanted, outputs: as of :meth:`pull`.
             slots: those that are judged; all that are not accused without it.
             entries: as of :meth:`Truth.probe`.
@@ -285,21 +312,19 @@ class Examination:
         probe = truth.probe([i], entries)
         if probe is None:
             return False
-        used = range(len(pulled.upstream)) if outputs is None else outputs
-        gs = [g if k in used else torch.zeros_like(g) for k, g in enumerate(pulled.upstream)]
-        g, found = flat_upstream(gs), _real(pulled.grads[i])
+        g, found = self.used(pulled, outputs), _real(pulled.grads[i])
         beside = probe.compare(found, g)
         self.check(name).saw(beside.error)
         if beside.right:
-            return True
+            return probe.complete
         if not beside.finite:
-            self.find("nan", _where_not_finite(found, point.values[i]) + note, i)
+            self.find("nan", note + _where_not_finite(found, point.values[i]), i)
             return True
         noise = self.noise(point, pulled, i) if found is not None else 0.0
         if probe.compare(found, g, tolerance=probe.tolerance + 300 * noise).right:
             self.skip(name, "ill-conditioned: rounding of the input changes the gradient as much")
             return False
-        self._accuse(point, pulled, i, truth, beside, note)
+        self._accuse(point, pulled, i, truth, beside, note, outputs)
         return True
 
     def _beside_surrogate(self, point: Point, pulled: Pulled, i: int, name: str, note: str) -> None:
@@ -311,7 +336,7 @@ class Examination:
         self.check(name).saw(error)
         if error > 1e-8 + 300 * self.noise(point, pulled, i):
             wrong = self.wrong(point, pulled, i, found, expected, self.surrogate)
-            told = f"{describe(wrong)}, beside the surrogate's{note}"
+            told = f"{note}{describe(wrong)}, beside the surrogate's"
             self.find("wrong" if math.isfinite(error) else "nan", told, i, error)
 
     def noise(self, point: Point, pulled: Pulled, i: int) -> float:
@@ -326,18 +351,32 @@ class Examination:
         return largest
 
     def _accuse(
-        self, point: Point, pulled: Pulled, i: int, truth: Truth, beside: Comparison, note: str
+        self,
+        point: Point,
+        pulled: Pulled,
+        i: int,
+        truth: Truth,
+        beside: Comparison,
+        note: str,
+        outputs: Sequence[int] | None = None,
     ) -> None:
         found = _real(pulled.grads[i])
-        expected = self._entries(truth, i, flat_upstream(pulled.upstream))
+        g = self.used(pulled, outputs)
+        expected = self._entries(truth, i, g)
+        if self._few_entries(truth, i):
+            probe = truth.probe([i], True)
+            if probe is None or probe.compare(found, g).right:
+                return  # a direction misled: no entry by itself is seen to be wrong
         if expected is None:
             how = f"is off by {100 * beside.error:.3g} % along random directions"
             if found is None:
                 how = "no gradient is returned (None), though the value depends on it"
-            self.find("wrong", how + note, i, beside.error)
+            self.find("wrong", note + how, i, beside.error)
             return
         shape = point.values[i].shape if found is None else found.shape
         expected = expected.reshape(shape)
+        unknown = expected.isnan()  # at kinks
+        expected = torch.where(unknown, 0.0 if found is None else found.double(), expected)
         kind, how = "wrong", ""
         rounded = "" if found is None else rounding_of(found, expected)
         if not rounded and found is not None:
@@ -347,7 +386,45 @@ class Examination:
         if rounded:
             kind, how = "imprecise", f"is right to {beside.error:.0e} only, as if {rounded}"
         wrong = self.wrong(point, pulled, i, found, expected)
-        self.find(kind, (how or describe(wrong)) + note, i, beside.error)
+        how = note + (how or self._drawn_anew(point, pulled, i, truth) or describe(wrong))
+        self.find(kind, how if note else how + self.right_where(point, i), i, beside.error)
+
+    def _drawn_anew(self, point: Point, pulled: Pulled, i: int, truth: Truth) -> str:
+        """Whether the gradient is right from the random state that the forward pass had."""
+        if not self.random:
+            return ""
+        again = self.pull(point, lambda _: pulled.upstream, between=lambda _: seed())
+        probe, found = truth.probe([i]), _real(again.grads[i])
+        if probe is None or not probe.compare(found, flat_upstream(pulled.upstream)).right:
+            return ""
+        return "belongs to another random draw than the value: the backward pass draws its own"
+
+    def right_where(self, point: Point, i: int) -> str:
+        """Where a gradient that is wrong is right: that tells much."""
+        with contextlib.suppress(Exception):
+            count = len(self.pull(point).run.outputs)
+            alone = [self._right(point, i, [k]) for k in range(count)]
+            if count > 1 and all(alone):
+                return ", only where two outputs are used"
+            one = of_batch(self.subject, point, self.dtype, 1)
+            if one is not None and self._right(one, i, None):
+                return ", right for a batch of one"
+        return ""
+
+    def _right(self, point: Point, i: int, outputs: Sequence[int] | None) -> bool:
+        """Whether the gradient of a slot is right at a point, where it is not zero."""
+        pulled = self.pull(point, outputs=outputs)
+        probe = Truth(self.subject, point, self.dtype).probe([i], False)
+        found = _real(pulled.grads[i])
+        if probe is None or found is None or not bool(found.any()):
+            return False
+        return probe.compare(found, self.used(pulled, outputs)).right
+
+    def used(self, pulled: Pulled, outputs: Sequence[int] | None) -> Tensor:
+        """What arrived, zero for the outputs that are not used."""
+        every = range(len(pulled.upstream)) if outputs is None else outputs
+        gs = [g if k in every else torch.zeros_like(g) for k, g in enumerate(pulled.upstream)]
+        return flat_upstream(gs)
 
     def _computed_in(self, point: Point, pulled: Pulled, i: int, error: float) -> str:
         """In which narrower dtype the backward pass computes, if that explains the error."""
@@ -360,11 +437,12 @@ class Examination:
 
     def _entries(self, truth: Truth, i: int, g: Tensor) -> Tensor | None:
         """Every entry of the right gradient, where there are not too many."""
-        n = truth.point.values[i].numel()
-        if n * truth.middle.numel() > 16_000_000 or n * 6 * truth.seconds > 3.0:
-            return None
-        probe = truth.probe([i], True)
+        probe = truth.probe([i], True) if self._few_entries(truth, i) else None
         return None if probe is None else probe.expected(g)
+
+    def _few_entries(self, truth: Truth, i: int) -> bool:
+        n = truth.point.values[i].numel()
+        return n * truth.middle.numel() <= 16_000_000 and n * 6 * truth.seconds <= 1.0
 
     def wrong(
         self,
@@ -389,10 +467,12 @@ class Examination:
                 other = self.pull(point, lambda _: gs, f=by).grads[i]
                 return None if other is None else _real(other)
             entries = self._entries(truth, i, flat_upstream(gs))
-            return None if entries is None else entries.reshape(expected.shape)
+            return None if entries is None else entries.reshape(expected.shape).nan_to_num()
+
+        deadline = time.monotonic() + EXPLAINING
 
         def expected_at(changes: dict[str, Tensor]) -> Tensor | None:
-            if by is not None:
+            if by is not None or time.monotonic() > deadline:
                 return None
             named = [slot.name for slot in self.subject.slots]
             values = [
@@ -404,7 +484,7 @@ class Examination:
                 entries = self._entries(there, i, flat_upstream(pulled.upstream))
             except Exception:
                 return None
-            return None if entries is None else entries.reshape(expected.shape)
+            return None if entries is None else entries.reshape(expected.shape).nan_to_num()
 
         others = {}
         if truth is not None:
@@ -412,7 +492,7 @@ class Examination:
                 if j != i and point.values[j].shape == point.values[i].shape:
                     entries = self._entries(truth, j, flat_upstream(pulled.upstream))
                     if entries is not None:
-                        others[slot.name] = entries.reshape(expected.shape)
+                        others[slot.name] = entries.reshape(expected.shape).nan_to_num()
         return Wrong(
             None if found is None else found.detach().double(),
             expected.detach().double(),
@@ -428,6 +508,11 @@ class Examination:
             },
             others,
             [tuple(v.shape) for v in point.others if isinstance(v, Tensor)],
+            {
+                name: v
+                for name, v in zip(self.subject.names, point.others, strict=True)
+                if isinstance(v, Tensor) and not v.is_floating_point() and not v.is_complex()
+            },
         )
 
 
@@ -520,16 +605,3 @@ def quiet() -> Iterator[None]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
-
-
-def moved(point: Point, number: int, by: float = 0.1) -> Point:
-    """A point near another: every value moved by a share of its size."""
-    values = []
-    for k, value in enumerate(point.values):
-        generator = torch.Generator().manual_seed(101 * number + k)
-        x = torch.view_as_real(value) if value.is_complex() else value
-        noise = torch.randn(x.shape, generator=generator, dtype=torch.double).to(x.device)
-        there = x.detach().double() + by * noise * sizes_of(x)
-        there = there.to(x.dtype if x.dtype is torch.double else torch.double)
-        values.append(torch.view_as_complex(there) if value.is_complex() else there)
-    return replace(point, values=values)

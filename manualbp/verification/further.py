@@ -16,10 +16,9 @@ from manualbp.verification.examination import (
     Examination,
     distance,
     first_line,
-    moved,
     upstream_like,
 )
-from manualbp.verification.first_order import of_batch
+from manualbp.verification.points import moved, of_batch
 from manualbp.verification.subject import Point, seed
 
 #: what a second derivative by differences may be off
@@ -52,7 +51,8 @@ def _second_order(ex: Examination, name: str, point: Point) -> bool | None:
         grads = torch.autograd.grad(
             ends, run.leaves, arriving, create_graph=True, allow_unused=True
         )
-        ws = [None if g is None else upstream_like([g], 3)[0] for g in grads]
+        drawn = iter(upstream_like([g for g in grads if g is not None], 3))
+        ws = [None if g is None else next(drawn) for g in grads]
         along = [_inner(w, g) for w, g in zip(ws, grads, strict=True) if _recorded(g)]
         if not along:
             ex.find("unsupported", "second order: the gradient is cut from the graph")
@@ -82,7 +82,8 @@ def _second_order(ex: Examination, name: str, point: Point) -> bool | None:
             continue
         x = point.values[i].detach().double()
         for number in range(2):
-            noise = upstream_like([x], 40 + number)[0] * sizes_of(x)
+            # A direction of its own for each: of x − y two equal ones see nothing.
+            noise = upstream_like([x], 40 + 2 * i + number)[0] * sizes_of(x)
 
             def there(t: float, x: Tensor = x, v: Tensor = noise, i: int = i) -> Tensor:
                 return value(point.at(i, x + t * v), gs)
@@ -273,12 +274,16 @@ def compiled(ex: Examination) -> None:
     """torch.compile traces it, and changes nothing."""
     name = "torch.compile"
     subject, base = ex.subject, ex.base
+    if subject.needs_copies:
+        ex.skip(name, "it works in place")
+        return
     expected = ex.pull(base)
     torch._dynamo.reset()
     logger = logging.getLogger("torch._dynamo")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
-    function = torch.compile(subject.module or subject.function, backend="aot_eager")
+    callee = subject.function if subject.module is None else subject.copy_in(ex.dtype)
+    function = torch.compile(callee, backend="aot_eager")
     try:
         found = ex.pull(base, lambda _: expected.upstream, f=function)
     except Exception as raised:
@@ -298,7 +303,7 @@ def compiled(ex: Examination) -> None:
 
 def empty_batch(ex: Examination) -> None:
     """A batch of no examples runs, and gives gradients of zero."""
-    point = of_batch(ex, 0)
+    point = of_batch(ex.subject, ex.base, ex.dtype, 0)
     if point is None:
         ex.skip("an empty batch", "no input has a batch axis")
         return

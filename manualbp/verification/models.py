@@ -240,9 +240,8 @@ def _chain(ex: Examination) -> None:
                 ex.find("raises", f"the backward pass of the whole raises {first_line(raised)}")
                 return
     for number in range(3):
-        directions = [
-            upstream_like([v.detach().double()], 60 + number)[0] * sizes_of(v) for v in given.values
-        ]
+        noise = upstream_like([v.detach().double() for v in given.values], 60 + number)
+        directions = [d * sizes_of(v) for d, v in zip(noise, given.values, strict=True)]
         beside = _along(ex, pulled, directions)
         if beside is None:
             continue

@@ -38,7 +38,7 @@ def _beside_double(ex: Examination, dtype: torch.dtype, given: bool) -> None:
     try:
         found = ex.pull(point, _arriving, dtype=dtype)
     except BackwardRaised as raised:
-        told = f"the backward pass raises {first_line(raised)} in {_name(dtype)}"
+        told = f"{_name(dtype)}: the backward pass raises {first_line(raised)}"
         ex.note("raises" if given else "unsupported", told)
         return
     except Exception as raised:

@@ -16,9 +16,9 @@ from manualbp.verification.examination import (
     Pulled,
     distance,
     first_line,
-    moved,
     upstream_like,
 )
+from manualbp.verification.points import moved
 from manualbp.verification.subject import Run, seed
 
 
@@ -33,7 +33,15 @@ def deterministic(ex: Examination) -> None:
             "from torch's, NumPy's or Python's generators",
         )
         return
-    first, again = ex.pull(ex.base), ex.pull(ex.base)
+    first = ex.pull(ex.base)
+    kept = {i: None if grad is None else grad.clone() for i, grad in first.grads.items()}
+    ex.pull(ex.base, lambda outputs: upstream_like(outputs, 9))
+    for i, grad in first.grads.items():
+        if distance(grad, kept[i]) > 0:
+            told = "the next backward pass writes into the gradient that this one returned"
+            ex.find("mutates", told, i)
+            return
+    again = ex.pull(ex.base)
     other = ex.pull(ex.base, between=lambda _: seed(99))
     for i, grad in first.grads.items():
         error = distance(again.grads[i], grad)
@@ -253,7 +261,7 @@ def _changed(
         error = distance(pulled.grads[i], grad)
         ex.check("changed between the passes").saw(error)
         if error > ex.rounding and i not in ex.accused:
-            argument = ex.subject.slots[slot].name if slot is not None else ""
+            argument = ex.subject.slots[i if slot is None else slot].name
             whose = ex.subject.slots[i].name
             how = f"the gradient of {whose} changes, without an error, when {when} before the "
             how += f"backward pass: {why}"

@@ -134,9 +134,10 @@ class Subject:
                 "gradient to verify"
             )
         self.needs_copies = False
+        self._own = [value.dtype for value in self.given.values]
         #: which of the outputs take part: floating, and differentiable
         self.positions: list[int] | None = None
-        self._floating: list[int] = []
+        self.floating: list[int] = []
         self._modules: dict[torch.dtype | None, tuple[nn.Module, dict[str, Tensor]]] = {}
         self._surrounding = [(b, b.detach().clone()) for b in _buffers_around(f, cost)]
 
@@ -153,6 +154,7 @@ class Subject:
         if not wanted:
             target = len(tree_flatten(inputs[-1])[0]) if self.cost is not None else 0
             wanted = [i for i in floating if i < len(self.flat) - target]
+            wanted = [i for i in wanted if _has_rule(f, i)]
         return [Slot(names[i], index=i) for i in wanted]
 
     def _parameter_slots(self) -> list[Slot]:
@@ -205,12 +207,13 @@ class Subject:
         required = range(len(self.slots)) if wanted is None else wanted
         module = self._place(point, dtype)
         leaves = []
-        for i, (slot, value) in enumerate(zip(self.slots, point.values, strict=True)):
+        slots = zip(self.slots, point.values, self._own, strict=True)
+        for i, (slot, value, own) in enumerate(slots):
             if slot.index is None:
                 leaf = module.get_parameter(slot.parameter)  # type: ignore[union-attr]
-                leaf.data = copied(value, dtype)
+                leaf.data = copied(value, dtype or own)
             else:
-                leaf = copied(value, dtype)
+                leaf = copied(value, dtype or own)
             leaves.append(leaf.requires_grad_(i in required))
         given = [
             leaf.clone() if self.needs_copies and slot.index is not None else leaf
@@ -221,9 +224,8 @@ class Subject:
             if slot.index is not None:
                 others[slot.index] = leaf
         try:
-            outputs = self._called(
-                f or self.function, module if f is None else None, others, autocast
-            )
+            callee, inner = (self.function, module) if f is None else (f, None)
+            outputs = self._called(callee, inner, others, autocast)
         except RuntimeError as raised:
             if "leaf" not in str(raised) or self.needs_copies:
                 raise
@@ -235,9 +237,9 @@ class Subject:
         """One more forward pass on the inputs of ``point``: parameters and buffers as they are."""
         module = None if self.module is None else self._modules[dtype][0]
         others = [copied(v, dtype) if isinstance(v, Tensor) else v for v in point.others]
-        for slot, value in zip(self.slots, point.values, strict=True):
+        for slot, value, own in zip(self.slots, point.values, self._own, strict=True):
             if slot.index is not None:
-                leaf = copied(value, dtype).requires_grad_()
+                leaf = copied(value, dtype or own).requires_grad_()
                 others[slot.index] = leaf.clone() if self.needs_copies else leaf
         self._called(self.function, module, others)
 
@@ -246,18 +248,20 @@ class Subject:
         point: Point,
         dtype: torch.dtype | None = torch.double,
         f: Callable[..., Any] | None = None,
+        number: int = SEED,
     ) -> list[Tensor]:
-        """The outputs alone: nothing is recorded."""
+        """The outputs alone, from the random state of ``number``: nothing is recorded."""
         module = self._place(point, dtype)
         others = [copied(v, dtype) if isinstance(v, Tensor) else v for v in point.others]
-        for slot, value in zip(self.slots, point.values, strict=True):
+        for slot, value, own in zip(self.slots, point.values, self._own, strict=True):
             if slot.index is None:
                 leaf = module.get_parameter(slot.parameter)  # type: ignore[union-attr]
-                leaf.data = copied(value, dtype)
+                leaf.data = copied(value, dtype or own)
             else:
-                others[slot.index] = copied(value, dtype)
+                others[slot.index] = copied(value, dtype or own)
         with torch.no_grad():
-            return self._called(f or self.function, module if f is None else None, others)
+            callee, inner = (self.function, module) if f is None else (f, None)
+            return self._called(callee, inner, others, number=number)
 
     def _called(
         self,
@@ -265,25 +269,26 @@ class Subject:
         module: nn.Module | None,
         flat: list[Any],
         autocast: bool = False,
-        seeded: bool = True,
+        number: int | None = SEED,
     ) -> list[Tensor]:
-        if seeded:  # which a transform would refuse
-            seed()
+        if number is not None:  # a transform refuses to seed
+            seed(number)
         inputs = tree_unflatten(flat, self.spec)
         keywords = {k: _as_others(v, flat) for k, v in self.keywords.items()}
+        called = function if module is None else module
         cast = torch.autocast(self.device.type, torch.bfloat16) if autocast else nullcontext()
         with cast:
             if self.cost is None:
-                result = (module or function)(*inputs, **keywords)
+                result = called(*inputs, **keywords)
             else:
-                output = (module or function)(*inputs[:-1], **keywords)
+                output = called(*inputs[:-1], **keywords)
                 result = self.cost(output, inputs[-1])
         found = [t for t in tree_flatten(result)[0] if isinstance(t, Tensor)]
         found = [torch.view_as_real(t) if t.is_complex() else t for t in found]
-        self._floating = [i for i, t in enumerate(found) if t.is_floating_point()]
+        self.floating = [i for i, t in enumerate(found) if t.is_floating_point()]
         chosen = self.positions
         if chosen is None or chosen[-1] >= len(found):
-            chosen = self._floating
+            chosen = self.floating
         return [found[i] for i in chosen]
 
     def called_with(
@@ -294,7 +299,7 @@ class Subject:
         for slot, value in zip(self.slots, values, strict=True):
             if slot.index is not None:
                 others[slot.index] = value.clone() if self.needs_copies else value
-        return self._called(self.function, None, others, seeded=False)
+        return self._called(self.function, None, others, number=None)
 
     def with_tangent(
         self, point: Point, dtype: torch.dtype | None, index: int, tangent: Tensor
@@ -309,6 +314,7 @@ class Subject:
         """The same subject, one input of which is no longer checked."""
         made = copy.copy(self)
         made.slots = [slot for i, slot in enumerate(self.slots) if i != index]
+        made._own = [dtype for i, dtype in enumerate(self._own) if i != index]
         return made
 
     def choose_outputs(self, point: Point, dtype: torch.dtype | None) -> int:
@@ -323,7 +329,7 @@ class Subject:
             raise ValueError(
                 f"{self.name}: expected a floating point tensor as its value, got none"
             )
-        every = self._floating
+        every = self.floating
         wanted = [i for i, t in zip(every, outputs, strict=True) if t.requires_grad]
         self.positions = wanted or every
         return len(every) - len(wanted)
@@ -356,6 +362,10 @@ class Subject:
             else:
                 module.train(point.training)
         return module
+
+    def copy_in(self, dtype: torch.dtype | None) -> nn.Module:
+        """The copy of the module that runs in ``dtype``."""
+        return self._modules[dtype][0]
 
     def buffers(self, dtype: torch.dtype | None) -> dict[str, Tensor]:
         """The buffers of the copy in ``dtype`` that was run last."""
@@ -423,6 +433,12 @@ def _kind(value: Any) -> str:
     if isinstance(value, Tensor):
         return f"a tensor of {value.dtype}".replace("torch.", "")
     return f"a value of {type(value).__name__}"
+
+
+def _has_rule(f: Any, position: int) -> bool:
+    """Whether a formula has a rule for an argument: those without have no gradient on purpose."""
+    derivation = getattr(f, "derivation", None)
+    return derivation is None or derivation.arguments[position] in derivation.differentiable
 
 
 def _argument_names(f: Any, inputs: Sequence[Any], with_target: bool) -> list[str]:

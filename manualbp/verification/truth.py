@@ -47,6 +47,8 @@ class Probe:
         slopes: (k, m): of all outputs together.
         errors: (k, m): the estimates of their errors.
         by_entry: whether the directions are those of the entries themselves.
+        kept: the directions without a kink, by number.
+        complete: whether these are all.
         tolerance: what a gradient may be off, relatively.
         scale: the largest output.
     """
@@ -59,15 +61,22 @@ class Probe:
         by_entry: bool,
         tolerance: float,
         scale: float,
+        kept: Sequence[int] | None = None,
     ) -> None:
-        self.directions, self.slopes, self.errors = directions, slopes, errors
-        self.by_entry, self.tolerance, self.scale = by_entry, tolerance, scale
+        self.complete = kept is None or len(kept) == len(directions)
+        self.kept = list(range(len(directions)) if kept is None else kept)
+        self.count = len(directions)
+        self.sizes = directions.diagonal()[self.kept] if by_entry else None
+        self.directions, self.slopes, self.errors = directions[self.kept], slopes, errors
+        self.tolerance, self.scale = tolerance, scale
 
     def expected(self, g: Tensor) -> Tensor | None:
-        """The flat gradient for ``g`` from above, where every entry was moved."""
-        if not self.by_entry:
+        """The flat gradient for ``g`` from above, nan at kinks; None unless entries were moved."""
+        if self.sizes is None:
             return None
-        return (self.slopes @ g) / self.directions.diagonal()
+        entries = torch.full((self.count,), torch.nan, dtype=torch.double, device=g.device)
+        entries[self.kept] = (self.slopes @ g) / self.sizes
+        return entries
 
     def compare(
         self, found: Tensor | None, g: Tensor, tolerance: float | None = None
@@ -80,9 +89,9 @@ class Probe:
             flat = found.detach().double().reshape(-1).to(g.device)
             if not bool(flat.isfinite().all()):
                 return Comparison(float("inf"), False, finite=False)
-            along = self.directions.diagonal() * flat if self.by_entry else self.directions @ flat
+            along = self.directions @ flat if self.sizes is None else self.sizes * flat[self.kept]
         size = self.slopes.abs() @ g.abs()
-        if found is not None and not self.by_entry:
+        if found is not None and self.sizes is None:
             size = torch.maximum(size, (self.directions * flat).norm(dim=1))
         allowed = DOUBT * (self.errors @ g.abs())
         off = (along - expected).abs()
@@ -160,10 +169,10 @@ class Truth:
             generator = torch.Generator().manual_seed(1000 + slots[0])
             noise = torch.randn(DIRECTIONS, len(size), generator=generator, dtype=torch.double)
             directions = noise.to(size.device) * size
-        slopes, errors = [], []
+        slopes, errors, kept = [], [], []
         flat = torch.cat([x.double().reshape(-1) for x in xs])
         counts = [x.numel() for x in xs]
-        for direction in directions:
+        for k, direction in enumerate(directions):
 
             def moved(t: float, v: Tensor = direction) -> Tensor:
                 there = self.point
@@ -176,17 +185,20 @@ class Truth:
             try:
                 found = slope(moved, self.middle, self.eps)
             except Exception:  # the function has no value there
-                return None
+                continue
             if found.kink or not found.finite:
-                return None
+                continue
+            kept.append(k)
             slopes.append(found.value)
             errors.append(found.error)
         scale = float(self.middle.abs().max()) if self.middle.numel() else 0.0
+        if len(directions) and not slopes:
+            return None
         if not slopes:
             none = size.new_zeros((0, self.middle.numel()))
             return Probe(directions, none, none, True, self.tolerance, scale or 1.0)
         both = torch.stack(slopes), torch.stack(errors)
-        return Probe(directions, *both, entries, self.tolerance, scale or 1.0)
+        return Probe(directions, *both, entries, self.tolerance, scale or 1.0, kept)
 
 
 def as_real(tensor: Tensor) -> Tensor:
