@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Callable
-from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
@@ -58,18 +57,24 @@ class Call:
         self.leaves = [x for x in self.arguments if isinstance(x, Tensor) and x.requires_grad]
         if isinstance(self.subject, nn.Module):
             self.leaves += [p for p in self.subject.parameters() if p.requires_grad]
+            self.buffers = {n: b.clone() for n, b in self.subject.named_buffers()}
 
     def __call__(self, function: Callable | None = None) -> list[Tensor]:
         """The outputs that a gradient may arrive at; the same random numbers each time."""
         torch.manual_seed(0)
         # Copies: what works in place, and says so, works on no leaf.
         given = [x.clone() if isinstance(x, Tensor) else x for x in self.arguments]
-        with kept_buffers(self.subject):
-            if "cost" in self.options:
-                *inputs, target = given
-                output = self.options["cost"](self.subject(*inputs), target)
-            else:
-                output = (function or called(self.subject))(*given)
+        if isinstance(self.subject, nn.Module):
+            for path, buffer in self.buffers.items():
+                module, _, name = path.rpartition(".")
+                setattr(self.subject.get_submodule(module), name, buffer.clone())
+        if "cost" in self.options:
+            *inputs, target = given
+            output = self.options["cost"](self.subject(*inputs), target)
+        else:
+            output = (function or called(self.subject))(*given)
+        if isinstance(output, dict):
+            output = output.values()
         outputs = [output] if isinstance(output, Tensor) else list(output)
         return [x for x in outputs if isinstance(x, Tensor) and x.is_floating_point()]
 
@@ -78,16 +83,6 @@ def widened(x):
     if isinstance(x, Tensor) and x.is_floating_point():
         return x.detach().double().requires_grad_(x.requires_grad)
     return x
-
-
-@contextmanager
-def kept_buffers(subject):
-    """Running statistics as they were."""
-    buffers = list(subject.buffers()) if isinstance(subject, nn.Module) else []
-    before = [b.clone() for b in buffers]
-    yield
-    for buffer, old in zip(buffers, before, strict=True):
-        buffer.copy_(old)
 
 
 def random_like(x: Tensor, seed: int) -> Tensor:
@@ -103,7 +98,8 @@ def backward(call: Call, outputs: list[Tensor], seed: int = 1) -> list[Tensor]:
     upstream = [random_like(x, seed + i) for i, x in enumerate(outputs) if x.requires_grad]
     found = torch.autograd.grad(alive, call.leaves, upstream, allow_unused=True)
     return [
-        torch.zeros_like(x) if g is None else g for x, g in zip(call.leaves, found, strict=True)
+        torch.zeros_like(x) if g is None else g.to_dense()
+        for x, g in zip(call.leaves, found, strict=True)
     ]
 
 
@@ -139,7 +135,7 @@ def errors(specimen: Specimen, seed: int = 1) -> list[float]:
             expected = [(other * direction).sum().item()]
         else:
             expected = [slope(call, leaf, direction, seed, shorter) for shorter in (1, 1e-2)]
-        size = max(gradient.norm().item() * direction.norm().item(), abs(expected[0]), 1e-12)
+        size = max(gradient.norm().item() * direction.norm().item(), abs(expected[0]), 1e-5)
         found.append(min(abs(got - e) / size for e in expected))
     return found
 
@@ -466,7 +462,6 @@ SEEN = {
     "LinearOnContext": stale(lambda call, given, output: given[1].add_(1)),
     "TanhOnClass": stale(another_call),
     "RemembersInput": stale(another_call),
-    "ScaleByBuffer": stale(lambda call, given, output: None),
     "SigmoidScratch": twice,
     "Workspace": twice,
     "SharedResult": one_result,
@@ -487,6 +482,7 @@ SEEN = {
     "StandardizeCancels": imprecise,
     "SwishFastInSingle": imprecise,
     "SwishThroughSingle": close_only,
+    "SwishReturnsSingle": close_only,
     "LinearScaledUnderAutocast": under_autocast,
     "CubeSingleFactor": single_factor,
     "CubedView": upstream(column_major),

@@ -480,3 +480,35 @@ class GaussianNLLSigma(GaussianNLL):
         d = input - target
         by_input = g * d / var / d.numel()
         return by_input, -by_input, g * (1 / var - d.square() / var**3) / d.numel()
+
+
+@right(real(4, 3), real(4, 3), met="both inputs, each with its projection")
+class CosineDistance(Function):
+    """A cosine distance of rows"""
+
+    @staticmethod
+    def forward(ctx, a, b):
+        ctx.save_for_backward(a, b)
+        return 1 - (a * b).sum(-1) / (a.norm(dim=-1) * b.norm(dim=-1))
+
+    @staticmethod
+    def by(g, a, b):
+        length = a.norm(dim=-1, keepdim=True)
+        ahat, bhat = a / length, b / b.norm(dim=-1, keepdim=True)
+        return -g[:, None] * (bhat - ahat * (ahat * bhat).sum(-1, keepdim=True)) / length
+
+    @staticmethod
+    def backward(ctx, g):
+        a, b = ctx.saved_tensors
+        return CosineDistance.by(g, a, b), CosineDistance.by(g, b, a)
+
+
+@wrong(real(4, 3), real(4, 3), met="a common slip: b's length for a's", argument="a")
+class CosineDistanceLength(CosineDistance):
+    """A cosine distance whose first gradient is divided by the other's length"""
+
+    @staticmethod
+    def backward(ctx, g):
+        a, b = ctx.saved_tensors
+        ratio = a.norm(dim=-1, keepdim=True) / b.norm(dim=-1, keepdim=True)
+        return CosineDistance.by(g, a, b) * ratio, CosineDistance.by(g, b, a)

@@ -6,6 +6,7 @@ from torch import nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from manualbp.verification.catalogue.attention import Attention, AttentionScale
 from manualbp.verification.catalogue.linear import Linear
 from manualbp.verification.catalogue.normalization import GroupNorm, GroupNormMean, LayerNorm
 from manualbp.verification.catalogue.specimen import Specimen, between, integers, into, real, single
@@ -321,6 +322,125 @@ class FrozenClassifier(nn.Module):
 
     def forward(self, image):
         return self.head(self.norm(self.first(image)).tanh().mean((2, 3)))
+
+
+class Heads(nn.Module):
+    function = Attention
+
+    def __init__(self, size):
+        super().__init__()
+        self.mixed, self.out = nn.Linear(size, 3 * size), nn.Linear(size, size)
+
+    def forward(self, x):
+        q, k, v = self.mixed(x).unflatten(-1, (3, 2, -1)).permute(2, 0, 3, 1, 4)
+        y = self.function.apply(q, k, v, True)
+        return x + self.out(y.transpose(1, 2).flatten(2))
+
+
+class HeadsWithoutScale(Heads):
+    function = AttentionScale
+
+
+@right(
+    single(2, 4, 6),
+    integers(6, 2),
+    cost=F.cross_entropy,
+    met="a small transformer, its attention one's own",
+)
+class Transformer(nn.Module):
+    """A transformer of two blocks with an attention of one's own"""
+
+    blocks = Heads, Heads
+
+    def __init__(self):
+        super().__init__()
+        first, second = self.blocks
+        self.first, self.norm, self.second = first(6), nn.LayerNorm(6), second(6)
+
+    def forward(self, x):
+        return self.second(self.norm(self.first(x))).mean(1)
+
+
+@wrong(
+    single(2, 4, 6),
+    integers(6, 2),
+    cost=F.cross_entropy,
+    met="an attention that forgets the scale in one gradient, in the first of two blocks",
+)
+class TransformerScale(Transformer):
+    """A transformer whose first attention forgets the scale in the gradient of its queries"""
+
+    blocks = HeadsWithoutScale, Heads
+
+
+@right(
+    single(5, 4),
+    integers(3, 5),
+    cost=F.cross_entropy,
+    met="pytorch#61519: hooks and ReLU(inplace=True); everyone has one",
+)
+class InPlaceClassifier(nn.Sequential):
+    """A classifier with torch's ReLU in place between layers of one's own"""
+
+    def __init__(self):
+        super().__init__(
+            Lin(4, 8), nn.BatchNorm1d(8), nn.ReLU(inplace=True), Lin(8, 8), nn.ReLU(True), Lin(8, 3)
+        )
+
+
+@right(
+    single(5, 4), real(5, 4).then(torch.Tensor.float), cost=F.mse_loss, met="backpack#248: reuse"
+)
+class CalledTwice(nn.Module):
+    """A model that calls the same layer twice"""
+
+    layer = Lin
+
+    def __init__(self):
+        super().__init__()
+        self.shared = self.layer(4, 4)
+
+    def forward(self, x):
+        return self.shared(torch.tanh(self.shared(x)))
+
+
+@wrong(
+    single(5, 4),
+    real(5, 4).then(torch.Tensor.float),
+    cost=F.mse_loss,
+    met="opacus#58: a layer called twice, here with a doubled bias's gradient",
+    argument="bias",
+)
+class CalledTwiceBias(CalledTwice):
+    """A model that calls the same wrong layer twice"""
+
+    layer = LinBiasTwice
+
+
+@right(single(3, 4, 5), met="torch's LSTM under a head of one's own, the last state")
+class Sequence(nn.Module):
+    """A model with torch's LSTM under a layer of one's own"""
+
+    def __init__(self):
+        super().__init__()
+        self.lstm, self.head = nn.LSTM(5, 4, batch_first=True), Lin(4, 2)
+
+    def forward(self, x):
+        _, (h, _) = self.lstm(x)
+        return self.head(h[-1])
+
+
+@right(single(3, 4), met="outputs in a dict, as Hugging Face's models return them")
+class Named(nn.Module):
+    """A model that returns a dict"""
+
+    def __init__(self):
+        super().__init__()
+        self.body, self.head = Lin(4, 6), Lin(6, 2)
+
+    def forward(self, x):
+        hidden = torch.tanh(self.body(x))
+        return {"logits": self.head(hidden), "hidden": hidden}
 
 
 @right(single(4, 3), met="a function that calls a Function twice, and torch between")

@@ -395,7 +395,7 @@ class GroupNormOneGroup(GroupNorm):
     real(4),
     real(4),
     2,
-    met="pytorch#140913 met a wrong weight gradient in a group norm for channels_last",
+    met="a common slip: a kernel that returns after its first block",
     argument="weight",
     says="example|first|batch|row|index 0",
 )
@@ -408,6 +408,26 @@ class GroupNormFirst(GroupNorm):
         x, _ = ctx.saved_tensors
         xhat, _ = normalized(x.unflatten(1, (ctx.groups, -1)).flatten(2), -1)
         return by_x, (g * xhat.reshape(x.shape))[0].sum((1, 2)), by_bias, None
+
+
+@wrong(
+    real(2, 4, 3, 3).then(lambda x: x.contiguous(memory_format=torch.channels_last)),
+    real(4),
+    real(4),
+    2,
+    met="pytorch#140913: a group norm's weight gradient was wrong for channels_last",
+    argument="weight",
+)
+class GroupNormChannelsLast(GroupNorm):
+    """A group norm whose weight's gradient reads channels_last memory as if it were not"""
+
+    @staticmethod
+    def backward(ctx, g):
+        by_x, _, by_bias, _ = GroupNorm.backward(ctx, g)
+        x, _ = ctx.saved_tensors
+        read = x.as_strided(x.shape, torch.empty(x.shape, device="meta").stride())
+        xhat, _ = normalized(read.unflatten(1, (ctx.groups, -1)).flatten(2), -1)
+        return by_x, (g * xhat.reshape(x.shape)).sum((0, 2, 3)), by_bias, None
 
 
 @wrong(

@@ -338,6 +338,40 @@ class SwishThroughSingle(Swish):
 
 
 @wrong(
+    real(4, 3),
+    met="reliability, rule 10: a gradient of another dtype, which the engine casts silently",
+    kinds="imprecise",
+    argument="x",
+)
+class SwishReturnsSingle(Swish):
+    """A swish that returns a float32 gradient for a float64 input"""
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return (g * Swish.slope(x)).float()
+
+
+@wrong(
+    between(0.05, 1.0, 4, 3),
+    met="a common slip: log(x + ε) with the slope of log x",
+    argument="x",
+)
+class LogGuarded(Function):
+    """A logarithm guarded by ε in forward alone"""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x)
+        return (x + 1e-3).log()
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        return g / x
+
+
+@wrong(
     single(4, 3),
     met="pytorch#87979 is of this kind: a backward in half precision for a forward in float32",
     kinds="imprecise wrong",

@@ -2,6 +2,7 @@
 
 import torch
 from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from manualbp.verification.catalogue.specimen import Specimen, fixed, integers, into, real, single
 
@@ -303,3 +304,17 @@ class PickNext(Pick):
     def backward(ctx, g):
         (index,) = ctx.saved_tensors
         return g[:, None] * (torch.arange(ctx.columns) == index[:, None] + 1), None
+
+
+@right(INDEX, single(5, 3), met="sparse=True: a gradient of the rows that were looked up")
+class SparseEmbedding(Embedding):
+    """An embedding whose gradient is a sparse tensor"""
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, g):
+        (index,) = ctx.saved_tensors
+        rows = g.reshape(-1, g.shape[-1])
+        shape = ctx.rows, g.shape[-1]
+        made = torch.sparse_coo_tensor(index.reshape(1, -1), rows, shape, check_invariants=True)
+        return None, made

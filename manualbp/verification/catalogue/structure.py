@@ -490,3 +490,19 @@ class SegmentMean(Function):
     def backward(ctx, g):
         (segment,) = ctx.saved_tensors
         return g[segment], None, None
+
+
+@wrong(
+    single(6, 3),
+    met="FlagGems#4985 is of this kind: sizes that no block divides",
+    argument="x",
+    says="zero|row|example",
+)
+class CubedBlocks(Cubed):
+    """A cube whose gradient leaves out the rows after the last whole block of four"""
+
+    @staticmethod
+    def backward(ctx, g):
+        (x,) = ctx.saved_tensors
+        rows = torch.arange(len(x)) < len(x) // 4 * 4
+        return 3 * g * x**2 * rows[:, None]

@@ -169,6 +169,35 @@ class RowSums(Function):
         return g.sum(-1, keepdim=True).expand_as(g)
 
 
+@right(single(4, 3), met="outputs that are no tensors, and None")
+class WithCount(Function):
+    """A ReLU that returns a number and None beside its tensor"""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.mask = x > 0
+        return x * ctx.mask, int(ctx.mask.numel()), None
+
+    @staticmethod
+    def backward(ctx, g, *_):
+        return g * ctx.mask
+
+
+@right(
+    single(4, 3).then(torch.Tensor.half), met="float16 on the CPU, one multiplication, rounded once"
+)
+class DoubleOfHalf(Function):
+    """A doubling of float16 numbers"""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, g):
+        return 2 * g
+
+
 @right(single(4, 3), met="a count of calls, an integer buffer")
 class Counting(nn.Module):
     """A module that counts its calls in a buffer of integers"""
