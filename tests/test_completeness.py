@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 import manualbp
 from manualbp import Formula, formulas, functional, nn
 from manualbp.core.graph import formula_of, nodes
+from manualbp.verification.samples.table import TABLE
 
 FORMULAS = {name: f for name, f in vars(formulas).items() if inspect.isclass(f)}
 FUNCTIONS = {
@@ -83,6 +84,11 @@ def exercised() -> set[type[Formula]]:
 def test_every_formula_has_a_row():
     missing = {f.__name__ for f in set(FORMULAS.values()) - exercised()}
     assert not missing, "no row of tests/cases/ runs them"
+
+
+def test_every_formula_says_how_its_arguments_are_drawn():
+    missing = set(FORMULAS.values()) - set(TABLE)
+    assert not missing, "say it, below @of(formulas.…), in manualbp/verification/samples/"
 
 
 def test_every_function_has_a_row():

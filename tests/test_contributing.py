@@ -26,13 +26,13 @@ def test_a_function_that_torch_lacks_ends_in_green(tmp_path: Path) -> None:
         shutil.copytree(
             ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
         )
-    assert len(STEPS) == 4
+    assert len(STEPS) == 5
     for path, name, code in STEPS:
         text = (tmp_path / path).read_text(encoding="utf-8")
         if name:
             text = text.replace("__all__ = [\n", f'__all__ = [\n    "{name}",\n', 1)
         (tmp_path / path).write_text(f"{text}\n\n{code}", encoding="utf-8")
-    files = [f"tests/test_{file}.py" for file in ("completeness", "formulas", "nn")]
+    files = [f"tests/test_{file}.py" for file in ("completeness", "formulas", "nn", "samples")]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *files, "-k", "every or snake"],
         cwd=tmp_path,

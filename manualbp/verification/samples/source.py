@@ -143,8 +143,8 @@ class Source(ABC):
             shape = [1] * len(shape)
         elif expanded and shape:
             shape[self.integer(0, len(shape) - 1)] = 1
-        numbers = self.nonzero(*shape, low=0.1, strided=not expanded)
-        return numbers.to(output.dtype).expand(output.shape)
+        numbers = self.nonzero(*shape, low=0.1, strided=False).to(output.dtype)
+        return numbers.expand(output.shape) if expanded else self.laid_out(numbers)
 
 
 class Seeded(Source):
