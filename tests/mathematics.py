@@ -7,7 +7,7 @@ notation is in `docs/formulas.md`. Nothing here knows a formula, or runs one.
 
 import math
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache, reduce
 from itertools import pairwise
@@ -128,6 +128,11 @@ class Statement:
     left: str
     text: str
     tree: Tree
+
+    @property
+    def symbols(self) -> list[str]:
+        """The symbols on the left, without indices; of a pair both."""
+        return [split(symbol)[0] for symbol in re.findall(r"[^(), ]+", self.left)]
 
 
 @cache
@@ -384,7 +389,7 @@ class Evaluator:
         if statement.left.startswith("("):  # halves
             whole = self.equation(statement)
             parts = whole.tensor.chunk(2, whole.axes.index(self.axis))
-            return replace(whole, tensor=parts[statement.left[1:-1].split(", ").index(symbol)])
+            return replace(whole, tensor=parts[statement.symbols.index(symbol)])
         if symbol in self.axes:
             return self.equation(statement, self.axes[symbol])
         before, self._left = self._left, ()
@@ -579,16 +584,21 @@ class Evaluator:
 # ---------------------------------------------------------------------------------- mistakes
 
 
-def mistakes(line: str) -> Iterator[tuple[str, str]]:
-    """The line with one slip in its first equation, each with what the slip is."""
-    statement, *_ = parse(line)
-    right, rest = statement.text, line.partition(f" = {statement.text}")[2]
-    seen = {right}
-    for what, start, end, text in _slips(statement):
-        slipped = f"{right[:start]}{text}{right[end:]}"
-        if slipped not in seen:
-            seen.add(slipped)
-            yield what, f"{statement.left} = {slipped}{rest}"
+def mistakes(line: str, given: Iterable[str] = ()) -> Iterator[tuple[str, str]]:
+    """The line with one slip in one of its equations, each with what the slip is.
+
+    What defines a symbol that is ``given`` is left as it is, because nobody needs it.
+    """
+    seen = {line}
+    first, *definitions = parse(line)
+    for statement in (first, *(d for d in definitions if not {*d.symbols} & {*given})):
+        start = line.index(statement.text, line.index(f"{statement.left} "))
+        before, after = line[:start], line[start + len(statement.text) :]
+        for what, first, last, text in _slips(statement):
+            slipped = f"{before}{statement.text[:first]}{text}{statement.text[last:]}{after}"
+            if slipped not in seen:
+                seen.add(slipped)
+                yield what, slipped
 
 
 def _slips(statement: Statement) -> Iterator[tuple[str, int, int, str]]:

@@ -139,7 +139,7 @@ def frame(name: str, **stated: Any) -> Frame:
     return Frame(formula, {argument: stated[argument] for argument in known}, **options)
 
 
-KINKS = (-6.0, -3.0, -1.0, -0.7, -0.5, 0.0, 0.5, 0.7, 1.0, 3.0, 6.0)
+KINKS = (-6.0, -3.0, -1.0, -0.7, -0.5, 0.0, 0.5, 0.7, 1.0, 3.0, 6.0, 7.0)
 Z = t("n j", "normal", *KINKS)
 ANY, POSITIVE, UNIT = t(), t("n j", "positive"), t("n j", "unit")
 FEW, ZERO, ROW = t("n j", "few"), t("n j", "zero"), t("j")
@@ -162,6 +162,7 @@ FRAMES = [
         neginf=None,
     ),
     # activations with options
+    frame("Threshold", input=Z, threshold=0.5, value=3.0),
     frame("Hardtanh", input=Z, min_val=-0.5, max_val=1.0),
     frame("PReLU", input=Z, weight=ROW),
     frame("RReLU", input=Z, lower=0.1, upper=0.4, outputs=("n j", "n j")),
@@ -489,7 +490,7 @@ COSTS = [
         frame(
             "HingeEmbedding",
             input=Z,
-            target=t("n j", "sign"),
+            target=t("n j", "sign", *11 * (-1,)),
             margin=1.0,
             reduction=r,
             outputs=("n j", "n j") if r == "none" else ("", "n j"),
@@ -503,15 +504,19 @@ COSTS = [
     *(
         frame(
             "CosineEmbedding",
-            input1=ANY,
-            input2=ANY,
-            target=t("n", "sign"),
-            margin=0.1,
+            input1=x,
+            input2=y,
+            target=t("n", "sign", -1),
+            margin=margin,
             reduction=r,
             outputs="n" if r == "none" else "",
             count="n",
         )
         for r in MEANS
+        for x, y, margin in (
+            (ANY, ANY, 0.1),
+            (t("n j", "positive", 1, 0, 0, 0, 0), t("n j", "positive", 0, 1, 0, 0, 0), 0.0),
+        )
     ),
     *(
         made
@@ -563,9 +568,7 @@ def statements(formula: type[Formula]) -> dict[str, Statement]:
             equations = parse(line)
         except Beyond:
             continue
-        for equation in equations:
-            for symbol in re.findall(r"[^(), ]+", equation.left):
-                found[split(symbol)[0]] = equation
+        found |= {symbol: equation for equation in equations for symbol in equation.symbols}
     return found
 
 
@@ -580,13 +583,13 @@ class Numbers:
         self.symbols = {argument: split(s)[0] for argument, s in said["symbols"].items()}
         self.symbol = said["symbol"]
         self._run()
+        self.of_output = self._of_output(0, self.outputs[0])
         self.given = self._given()
-        self.stated = statements(self.formula)
         try:
-            self.value = self._value()
+            self.value = self.value_of(self.output)
         except Beyond:  # its line is in words: the value is given, as it is given to the rules
             self.value = None
-            self.given[self.symbol] = self._of_output(0, self.outputs[0])
+            self.given[self.symbol] = self.of_output
 
     def _run(self) -> None:
         torch.manual_seed(1)
@@ -669,37 +672,47 @@ class Numbers:
             return weight[self.arguments["target"]].sum().item()
         return math.prod(SIZES[a] for a in self.frame.count.split() or [self.frame.axis])
 
-    def _evaluator(self) -> Evaluator:
+    def _says(self, line: str, of: Value) -> Value:
+        """The right side of a line, with its own definitions, and those of the other lines."""
+        first, *own = parse(line)
+        stated = statements(self.formula) | {
+            s: equation for equation in own for s in equation.symbols
+        }
         axes = {f"∂C/∂{s}": self.given[s].axes for s in self.symbols.values() if s in self.given}
-        axes[self.symbol] = self._of_output(0, self.outputs[0]).axes
-        return Evaluator(self.given, self.stated, axes, self.frame.axis, dict(SIZES))
+        axes[self.symbol] = self.of_output.axes
+        evaluator = Evaluator(self.given, stated, axes, self.frame.axis, dict(SIZES))
+        return evaluator.equation(first, of.axes)
 
-    def _value(self) -> Tensor:
-        """What the line of the value says, in the shape of the output."""
-        first, *_ = parse(self.output)
-        of_output = self._of_output(0, self.outputs[0])
-        found = self._evaluator().equation(first, of_output.axes)
-        if found.axes and not of_output.axes:  # a cost of each, of which the sum or mean is asked
+    def value_of(self, line: str) -> Tensor:
+        """What the line of the value says, in the shape of the output.
+
+        Raises:
+            Beyond: it says nothing that has a meaning, or nothing in that shape.
+        """
+        found = self._says(line, self.of_output)
+        if found.axes and not self.of_output.axes and "n" in self.given:
+            # A cost of each, of which the sum or mean is asked for.
             return found.tensor.sum() / self.given["n"].tensor
-        return _in_shape(found, of_output, self.outputs[0])
+        return _in_shape(found, self.of_output, self.outputs[0])
 
-    def gradient(self, argument: str, line: str) -> Tensor:
+    def gradient_of(self, argument: str, line: str) -> Tensor:
         """What a ∂ line says, in the shape of its argument.
 
         Raises:
             Beyond: it says nothing that has a meaning, or nothing in that shape.
         """
-        first, *_ = parse(line)
         of_argument = self.given[self.symbols[argument]]
-        found = self._evaluator().equation(first, of_argument.axes)
+        found = self._says(line, of_argument)
         if self.formula.broadcasts:
             found = found.summed([a for a in found.axes if a not in of_argument.axes])
         return _in_shape(found, of_argument, self.leaves[argument])
 
     def agrees(self, argument: str, line: str) -> bool:
-        """Whether a line says what the rule gives."""
+        """Whether a line says what the rule of an argument gives, or ``forward`` without one."""
         try:
-            return same(self.gradient(argument, line), self.gradients[argument])
+            if not argument:
+                return same(self.value_of(line), self.outputs[0])
+            return same(self.gradient_of(argument, line), self.gradients[argument])
         except Beyond:
             return False
 
@@ -712,9 +725,13 @@ def same(ours: Tensor, theirs: Tensor) -> bool:
     return torch.allclose(ours, theirs, rtol=1e-6, atol=1e-9, equal_nan=True)
 
 
-#: slips that say the same as the line → why
+_MEET = "the two cases meet there"
+#: slips that say the same as the line, which is that of an argument or of the value → why
 SAME = {
     ("CELU", "input", "≥ for >"): "at 0 the slope is 1 from both sides",
+    **{(name, "", "≥ for >"): _MEET for name in ("CELU", "ELU", "SELU", "Softshrink")},
+    **{(name, "", "≤ for <"): _MEET for name in ("Huber", "SmoothL1", "Softshrink")},
+    ("CDist", "x1", "twice"): "the slope of a norm depends on the direction of d alone",
     ("Normalize", "input", "d for ε"): "d, the greater of ‖x‖ and ε, exceeds ‖x‖ where ε does",
     ("Norm", "input", "x for a"): "where x is 0, so is sign x; where a is 0, every x is",
 }
@@ -765,7 +782,7 @@ def test_a_line_says_what_its_rule_gives(name, argument):
     tried = [made for made in frames_of(formula) if argument in made.leaves]
     assert tried, f"{name}: {line}: give FRAMES its arguments, or write {MARK.strip()}"
     for made in tried:
-        said, given = made.gradient(argument, line), made.gradients[argument]
+        said, given = made.gradient_of(argument, line), made.gradients[argument]
         assert same(said, given), f"{made.frame}: {line}\nsays\n{said}\nthe rule gives\n{given}"
 
 
@@ -823,11 +840,14 @@ def test_what_is_within_the_grammar():
 
 @pytest.mark.parametrize("name", dict(CHECKED))
 def test_a_slip_in_a_line_is_found(name):
-    """One factor, term, sign, exponent, symbol … other than it is: no slip agrees with the rule."""
+    """One factor, term, sign, exponent, symbol … other than it is: no slip agrees with the code."""
     alike = set()
-    for argument in (a for n, a in CHECKED if n == name):
-        tried = [made for made in frames_of(FORMULAS[name]) if argument in made.leaves]
-        for what, slip in mistakes(lines_of(FORMULAS[name])[argument]):
+    lines = {a: line for a, line in lines_of(FORMULAS[name]).items() if (name, a) in CHECKED}
+    if name not in IN_WORDS:
+        lines[""] = read_docstring(FORMULAS[name])["output"]
+    for argument, line in lines.items():
+        tried = [m for m in frames_of(FORMULAS[name]) if not argument or argument in m.leaves]
+        for what, slip in mistakes(line, tried[0].given):
             if all(made.agrees(argument, slip) for made in tried):
                 alike.add((name, argument, what))
     assert alike == {known for known in SAME if known[0] == name}
