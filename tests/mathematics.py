@@ -23,7 +23,7 @@ _SIGNS = {"−": -1.0, "+": 1.0}
 
 #: a letter with a hat, primes, digits and signs, which make one name; then its indices
 _NAME = r"(?:[A-Za-z](?![A-Za-z])|[α-ωΑ-Ω])\u0302?[′″]*[₀-₉₊₋±]*"
-_SYMBOL = rf"{_NAME}(?:[{''.join(_INDEX)}]+|_[a-z])?"
+_SYMBOL = rf"{_NAME}(?:[{''.join(_INDEX)}]+(?:₋₁)?|_[a-z])?"
 
 FUNCTIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "log": torch.log,
@@ -166,13 +166,15 @@ def _equation(text: str) -> Statement:
 
 
 def split(symbol: str) -> tuple[str, str]:
-    """A symbol without its indices, and the indices."""
+    """A symbol without its indices, and the indices; hₜ₋₁ is h₋₁ with the index t."""
     if symbol.startswith("∂C/∂"):
         name, indices = split(symbol[len("∂C/∂") :])
         return "∂C/∂" + name, indices
     if not re.fullmatch(_SYMBOL, symbol):
         return symbol, ""
     name = re.match(_NAME, symbol)[0]
+    if symbol.endswith("₋₁") and symbol != name:
+        return f"{name}₋₁", split(symbol[:-2])[1]
     return name, "".join(_INDEX.get(c, c) for c in symbol[len(name) :].lstrip("_"))
 
 
@@ -190,6 +192,8 @@ class Value:
     axes: tuple[str, ...] = ()
     indexed: frozenset[str] = frozenset()
     matrix: bool = False
+    #: of whole numbers: the axis whose entries they name
+    into: str = ""
 
     @property
     def free(self) -> tuple[str, ...]:
@@ -321,6 +325,7 @@ class Evaluator:
     #: how many numbers an axis has
     sizes: dict[str, int] = field(default_factory=dict)
     _found: dict[str, Value] = field(default_factory=dict)
+    _pending: set[str] = field(default_factory=set)
     #: the axes of the left side, over all but which a Σ without an index sums
     _left: tuple[str, ...] = ()
 
@@ -375,15 +380,26 @@ class Evaluator:
         if symbol in self._found:
             return self._found[symbol]
         if symbol in self.stated:
-            self._found[symbol] = Value(torch.full((), math.nan))  # if it needs itself
+            if symbol in self._pending:
+                raise Beyond(f"{symbol} is defined by itself")
+            self._pending.add(symbol)
             self._found[symbol] = self._defined(self.stated[symbol], symbol)
             return self._found[symbol]
+        if symbol.endswith("₋₁"):
+            return self._before(symbol[:-2])
         if symbol in CONSTANTS:
             return number(CONSTANTS[symbol])
         if symbol in _INDEX.values() and symbol in self.sizes:
             counted = torch.arange(self.sizes[symbol], dtype=torch.double)
             return Value(counted, (symbol,), frozenset((symbol,)))
         raise Beyond(f"nothing says what {symbol} is")
+
+    def _before(self, symbol: str) -> Value:
+        """hₜ₋₁: the h of the step before, from h₀ on."""
+        after, start = self.symbol(symbol), self.symbol(f"{symbol}₀")
+        axes = ("t", *start.axes)
+        steps = torch.cat([start.tensor.unsqueeze(0), after.to(axes)[:-1]])
+        return Value(steps, axes)
 
     def _defined(self, statement: Statement, symbol: str) -> Value:
         if statement.left.startswith("("):  # halves
@@ -400,12 +416,8 @@ class Evaluator:
 
     def _symbol(self, token: Token) -> Value:
         name, indices = split(token)
-        if (
-            indices
-            and (at := self.given.get(indices)) is not None
-            and not at.tensor.is_floating_point()
-        ):
-            return self._at(name, at)
+        if indices in self.given and self.given[indices].into:
+            return self._at(name, self.given[indices])
         value = self.symbol(name)
         axes = self._indexed(token, value.axes)
         capital = name[0].isupper() and name != "C"
@@ -416,11 +428,11 @@ class Evaluator:
 
     def _at(self, name: str, at: Value) -> Value:
         """a_y, the a of class y; and e_y, the unit vector of class y."""
-        classes = Value(torch.arange(self.sizes[self.axis]), (self.axis,))
-        unit = _together(lambda k, y: (k == y).double(), classes, at)
+        entries = Value(torch.arange(self.sizes[at.into]), (at.into,))
+        unit = _together(lambda k, y: (k == y).double(), entries, at)
         if name == "e":
             return unit
-        return _together(torch.mul, self.symbol(name), unit).summed([self.axis])
+        return _together(torch.mul, self.symbol(name), unit).summed([at.into])
 
     def _number(self, token: Token) -> Value:
         return number(NUMBERS[token] if token in NUMBERS else float(token))
@@ -543,7 +555,9 @@ class Evaluator:
         name = split(symbol)[0]
         held = self.symbol(name)
         leaf = held.tensor.detach().clone().requires_grad_()
-        inner = replace(self, given={**self.given, name: replace(held, tensor=leaf)}, _found={})
+        inner = replace(
+            self, given={**self.given, name: replace(held, tensor=leaf)}, _found={}, _pending=set()
+        )
         with torch.enable_grad():
             total = inner._norm(_, tree, _).tensor.sum()
         return replace(held, tensor=torch.autograd.grad(total, leaf)[0])

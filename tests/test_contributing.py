@@ -22,7 +22,7 @@ STEPS = re.findall(
 def test_a_function_that_torch_lacks_ends_in_green(tmp_path: Path) -> None:
     """The steps, in a copy of this checkout; then the tests of the new name, and of any name."""
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
-    for folder in ("manualbp", "tests"):
+    for folder in ("manualbp", "tests", "docs"):
         shutil.copytree(
             ROOT / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__")
         )
@@ -32,7 +32,8 @@ def test_a_function_that_torch_lacks_ends_in_green(tmp_path: Path) -> None:
         if name:
             text = text.replace("__all__ = [\n", f'__all__ = [\n    "{name}",\n', 1)
         (tmp_path / path).write_text(f"{text}\n\n{code}", encoding="utf-8")
-    files = [f"tests/test_{file}.py" for file in ("completeness", "formulas", "nn", "samples")]
+    tested = ("completeness", "formulas", "mathematics", "nn", "samples")
+    files = [f"tests/test_{file}.py" for file in tested]
     run = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", *files, "-k", "every or snake"],
         cwd=tmp_path,

@@ -1084,10 +1084,10 @@ def test_the_table_of_a_recurrent_layer():
     rows = str(tape).splitlines()
     entry = next(e for e in tape if e.name == "LSTM")
     for line, argument, symbol in (
-        ("∂C/∂x ≙ δ W", "input", "x"),
-        ("∂C/∂W ≙ Σₜ δₜᵀ xₜ", "weight_ih", "W"),
-        ("∂C/∂W′ ≙ Σₜ δ′ₜᵀ hₜ₋₁", "weight_hh", "W′"),
-        ("∂C/∂b′ ≙ Σₜ δ′ₜ", "bias_hh", "b′"),
+        ("∂C/∂x = δ W", "input", "x"),
+        ("∂C/∂W = Σₜ δₜᵀ xₜ", "weight_ih", "W"),
+        ("∂C/∂W′ = Σₜ δ′ₜᵀ hₜ₋₁", "weight_hh", "W′"),
+        ("∂C/∂b′ = Σₙₜ δ′ₙₜ", "bias_hh", "b′"),
     ):
         norm = f"{entry.gradients[argument].norm().item():.2e}"
         assert any(f"{line}  " in row and f"∂C/∂{symbol}" in row and norm in row for row in rows)

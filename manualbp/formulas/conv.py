@@ -15,8 +15,8 @@ from manualbp.core.formula import Formula
 
 __all__ = ["Conv", "ConvTranspose", "Fold", "Unfold"]
 
-# k is a position in the kernel, p a position of the window, in one, two or three axes. With stride
-# s and dilation d, W_k is multiplied by the pixel sp + dk of the padded image.
+# k is a position in the kernel, p a position of the window, i one in the padded image, in one, two
+# or three axes. With stride s and dilation d, Wₖ is multiplied by the pixel s p + d k.
 
 
 class Window(NamedTuple):
@@ -33,11 +33,11 @@ class Window(NamedTuple):
 
 
 class Conv(Formula):
-    """z_p = Σₖ Wₖ a_{sp + dk} + b
+    """zₙₚ = Σₖᵢ [s p + d k = i] Wₖ aₙᵢ + b
 
-    ∂C/∂a_q ≙ Σₖ Wₖᵀ δ_p over p with sp + dk = q
-    ∂C/∂Wₖ ≙ Σ_p δ_p a_{sp + dk}ᵀ
-    ∂C/∂b ≙ Σ_p δ_p
+    ∂C/∂aₙᵢ = Σₖₚ [s p + d k = i] Wₖᵀ δₙₚ
+    ∂C/∂Wₖ = Σₙₚᵢ [s p + d k = i] δₙₚ aₙᵢᵀ
+    ∂C/∂b = Σₙₚ δₙₚ
     """
 
     holomorphic = True
@@ -101,11 +101,11 @@ class Conv(Formula):
 
 
 class ConvTranspose(Formula):
-    """z_q = Σₖ Wₖᵀ a_p + b over p with sp + dk = q
+    """zₙᵢ = Σₖₚ [s p + d k = i] Wₖᵀ aₙₚ + b
 
-    ∂C/∂a_p ≙ Σₖ Wₖ δ_{sp + dk}
-    ∂C/∂Wₖ ≙ Σ_p a_p δ_{sp + dk}ᵀ
-    ∂C/∂b ≙ Σ_q δ_q
+    ∂C/∂aₙₚ = Σₖᵢ [s p + d k = i] Wₖ δₙᵢ
+    ∂C/∂Wₖ = Σₙₚᵢ [s p + d k = i] aₙₚ δₙᵢᵀ
+    ∂C/∂b = Σₙᵢ δₙᵢ
     """
 
     holomorphic = True
@@ -164,9 +164,9 @@ class ConvTranspose(Formula):
 
 
 class Unfold(Formula):
-    """z_kp = a_{sp + dk}
+    """zₙₖₚ = Σᵢ [s p + d k = i] aₙᵢ
 
-    ∂C/∂a_q ≙ Σₖ g_kp over p with sp + dk = q
+    ∂C/∂aₙᵢ = Σₖₚ [s p + d k = i] gₙₖₚ
     """
 
     holomorphic = True
@@ -196,9 +196,9 @@ class Unfold(Formula):
 
 
 class Fold(Formula):
-    """z_q = Σₖ a_kp over p with sp + dk = q
+    """zₙᵢ = Σₖₚ [s p + d k = i] aₙₖₚ
 
-    ∂C/∂a_kp ≙ g_{sp + dk}
+    ∂C/∂aₙₖₚ = Σᵢ [s p + d k = i] gₙᵢ
     """
 
     holomorphic = True
@@ -275,7 +275,7 @@ def _correlate(
     kernel: Sequence[int],
     window: Window,
 ) -> Tensor:
-    """Σ_p w_p x_{sp + dk}ᵀ for each k, with w the ``windows`` and x the ``image``."""
+    """Σₙₚ wₙₚ xₙᵢᵀ for each k, i being s p + d k, with w the ``windows`` and x the ``image``."""
     # A convolution with w as its kernel would give it too, but is slow for a kernel as large as an
     # image, except with one channel in a group.
     if image.shape[1] == window.groups:

@@ -29,9 +29,9 @@ class Pad(Formula):
 
 
 class PadFromWithin(Formula):
-    """z_q = a_ι(q),  ι what ``mode`` takes for a q outside of a
+    """z = a_m,  m the place that ``mode`` takes for one outside of a
 
-    ∂C/∂a_i ≙ Σ g_q over q with ι(q) = i
+    ∂C/∂aᵢ = Σₚ gₚ [mₚ = i]
     """
 
     holomorphic = True

@@ -39,9 +39,9 @@ _LAST = torch.channels_last
 
 
 class MaxPool(Formula):
-    """a = zₘ,  m = the place of the greatest in the window
+    """a = z_m,  m the place of the greatest in the window
 
-    ∂C/∂z ≙ Σ g over the windows whose greatest it is
+    ∂C/∂zⱼ = Σₚ gₚ [mₚ = j]
     """
 
     outputs = ("output", "indices")
@@ -68,9 +68,9 @@ class MaxPool(Formula):
 
 
 class AdaptiveMaxPool(Formula):
-    """a = zₘ,  m = the place of the greatest in the window, of windows as many as asked for
+    """a = z_m,  m the place of the greatest in the window,  of windows as many as asked for
 
-    ∂C/∂z ≙ Σ g over the windows whose greatest it is
+    ∂C/∂zⱼ = Σₚ gₚ [mₚ = j]
     """
 
     outputs = ("output", "indices")
@@ -92,9 +92,9 @@ class AdaptiveMaxPool(Formula):
 
 
 class FractionalMaxPool(Formula):
-    """a = zₘ,  m = the place of the greatest in the window, of windows placed at random
+    """a = z_m,  m the place of the greatest in the window,  of windows placed at random
 
-    ∂C/∂z ≙ Σ g over the windows whose greatest it is
+    ∂C/∂zⱼ = Σₚ gₚ [mₚ = j]
     """
 
     outputs = ("output", "indices")
@@ -114,7 +114,7 @@ class FractionalMaxPool(Formula):
 
 
 class MaxUnpool(Formula):
-    """aₘ = z,  m = the place that max pooling found z at; a = 0 at all others
+    """aⱼ = Σₚ zₚ [mₚ = j],  m the places that max pooling found z at
 
     ∂C/∂z = g_m
     """
@@ -140,7 +140,7 @@ class MaxUnpool(Formula):
 class AvgPool(Formula):
     """a = W₁ z W₂ᵀ,  row j of Wₐ = the shares in window j along axis a
 
-    ∂C/∂z ≙ W₁ᵀ g W₂
+    ∂C/∂z = W₁ᵀ g W₂
     """
 
     @staticmethod
@@ -179,7 +179,7 @@ class AvgPool(Formula):
 class AdaptiveAvgPool(Formula):
     """a = W₁ z W₂ᵀ,  row j of Wₐ = the shares in window j along axis a
 
-    ∂C/∂z ≙ W₁ᵀ g W₂
+    ∂C/∂z = W₁ᵀ g W₂
     """
 
     @staticmethod

@@ -384,9 +384,9 @@ class PickOne(Formula):
 
 
 class PickAlong(Formula):
-    """a = xᵢ along an axis, i where the largest, smallest, median … are
+    """a = x_m,  m where the largest, smallest, median … are along an axis
 
-    ∂C/∂x ≙ g, put at i
+    ∂C/∂xⱼ = g [m = j]
     """
 
     outputs = ("values", "indices")

@@ -25,11 +25,11 @@ __all__ = ["GRU", "LSTM", "RNN"]
 class _Recurrent(Formula):
     """zₜ = xₜ Wᵀ + b + hₜ₋₁ W′ᵀ + b′,  δ the gradient of xₜ Wᵀ + b, δ′ of hₜ₋₁ W′ᵀ + b′
 
-    ∂C/∂x ≙ δ W
-    ∂C/∂W ≙ Σₜ δₜᵀ xₜ
-    ∂C/∂W′ ≙ Σₜ δ′ₜᵀ hₜ₋₁
-    ∂C/∂b ≙ Σₜ δₜ
-    ∂C/∂b′ ≙ Σₜ δ′ₜ
+    ∂C/∂x = δ W
+    ∂C/∂W = Σₜ δₜᵀ xₜ
+    ∂C/∂W′ = Σₜ δ′ₜᵀ hₜ₋₁
+    ∂C/∂b = Σₙₜ δₙₜ
+    ∂C/∂b′ = Σₙₜ δ′ₙₜ
     """
 
     holomorphic = True

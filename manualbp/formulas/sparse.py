@@ -39,8 +39,8 @@ class Embedding(Formula):
 class EmbeddingBag(Formula):
     """a_b = Σ_{n ∈ b} sₙ W_iₙ,  or the mean, or the maximum, over the bag b of indices i
 
-    ∂C/∂W_k ≙ Σ_{n: iₙ = k} sₙ g_b,  where b is the bag of n
-    ∂C/∂sₙ ≙ ⟨g_b, W_iₙ⟩
+    ∂C/∂Wₖ = Σₙ [iₙ = k] sₙ g_b,  b the bag of n
+    ∂C/∂s = Σ g_b ⊙ W_i
     """
 
     outputs = ("output", "largest")

@@ -25,7 +25,7 @@ __all__ = [
 class Interpolate(Formula):
     """a = W₁ z W₂ᵀ,  row j of Wₐ = the weights of the pixels that make pixel j along axis a
 
-    ∂C/∂z ≙ W₁ᵀ g W₂
+    ∂C/∂z = W₁ᵀ g W₂
     """
 
     @staticmethod
@@ -150,7 +150,7 @@ class ChannelShuffle(Formula):
 class AffineGrid(Formula):
     """a = p θᵀ,  p = (x, y, 1), or (x, y, z, 1), of every pixel
 
-    ∂C/∂θ ≙ gᵀ p
+    ∂C/∂θ = gᵀ p
     """
 
     @staticmethod

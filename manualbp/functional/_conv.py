@@ -36,7 +36,7 @@ def conv1d(
     dilation: Count = 1,
     groups: int = 1,
 ) -> Tensor:
-    """z_p = Σₖ Wₖ a_{sp + dk} + b, for a of shape (N, channels, length) or without N."""
+    """zₙₚ = Σₖᵢ [s p + d k = i] Wₖ aₙᵢ + b, for a of shape (N, channels, length) or without N."""
     return _conv(1, input, weight, bias, Window(stride, padding, dilation, groups))
 
 
@@ -49,7 +49,7 @@ def conv2d(
     dilation: Count = 1,
     groups: int = 1,
 ) -> Tensor:
-    """z_p = Σₖ Wₖ a_{sp + dk} + b, for a of shape (N, channels, height, width) or without N."""
+    """zₙₚ = Σₖᵢ [s p + d k = i] Wₖ aₙᵢ + b, for a of shape (N, channels, height, width), N or not."""
     return _conv(2, input, weight, bias, Window(stride, padding, dilation, groups))
 
 
@@ -62,7 +62,7 @@ def conv3d(
     dilation: Count = 1,
     groups: int = 1,
 ) -> Tensor:
-    """z_p = Σₖ Wₖ a_{sp + dk} + b, for a of shape (N, channels, depth, height, width)."""
+    """zₙₚ = Σₖᵢ [s p + d k = i] Wₖ aₙᵢ + b, for a of shape (N, channels, depth, height, width)."""
     return _conv(3, input, weight, bias, Window(stride, padding, dilation, groups))
 
 
@@ -76,7 +76,7 @@ def conv_transpose1d(
     groups: int = 1,
     dilation: Count = 1,
 ) -> Tensor:
-    """z_q = Σₖ Wₖᵀ a_p + b over p with sp + dk = q, for a of shape (N, channels, length)."""
+    """zₙᵢ = Σₖₚ [s p + d k = i] Wₖᵀ aₙₚ + b, for a of shape (N, channels, length)."""
     return _conv_transpose(
         1, input, weight, bias, output_padding, Window(stride, padding, dilation, groups)
     )
@@ -92,7 +92,7 @@ def conv_transpose2d(
     groups: int = 1,
     dilation: Count = 1,
 ) -> Tensor:
-    """z_q = Σₖ Wₖᵀ a_p + b over p with sp + dk = q, for a of shape (N, channels, height, width)."""
+    """zₙᵢ = Σₖₚ [s p + d k = i] Wₖᵀ aₙₚ + b, for a of shape (N, channels, height, width)."""
     return _conv_transpose(
         2, input, weight, bias, output_padding, Window(stride, padding, dilation, groups)
     )
@@ -108,7 +108,7 @@ def conv_transpose3d(
     groups: int = 1,
     dilation: Count = 1,
 ) -> Tensor:
-    """z_q = Σₖ Wₖᵀ a_p + b over p with sp + dk = q, for a of shape (N, channels, *three axes)."""
+    """zₙᵢ = Σₖₚ [s p + d k = i] Wₖᵀ aₙₚ + b, for a of shape (N, channels, *three axes)."""
     return _conv_transpose(
         3, input, weight, bias, output_padding, Window(stride, padding, dilation, groups)
     )
@@ -123,7 +123,7 @@ def conv_tbc(input: Tensor, weight: Tensor, bias: Tensor, pad: int = 0) -> Tenso
 def unfold(
     input: Tensor, kernel_size: Count, dilation: Count = 1, padding: Count = 0, stride: Count = 1
 ) -> Tensor:
-    """z_kp = a_{sp + dk}: (N, channels, height, width) → (N, channels · k's, p's)."""
+    """zₙₖₚ = Σᵢ [s p + d k = i] aₙᵢ: (N, channels, height, width) → (N, channels · k's, p's)."""
     options = _pairs(kernel_size=kernel_size, dilation=dilation, padding=padding, stride=stride)
     return formulas.Unfold.apply(input, *options, input.shape[-2:])
 
@@ -136,7 +136,7 @@ def fold(
     padding: Count = 0,
     stride: Count = 1,
 ) -> Tensor:
-    """z_q = Σₖ a_kp over p with sp + dk = q: (N, channels · k's, p's) → (N, channels, *q's)."""
+    """zₙᵢ = Σₖₚ [s p + d k = i] aₙₖₚ: (N, channels · k's, p's) → (N, channels, *i's)."""
     window = _pairs(kernel_size=kernel_size, dilation=dilation, padding=padding, stride=stride)
     return formulas.Fold.apply(input, *_pairs(output_size=output_size), *window)
 

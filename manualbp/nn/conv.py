@@ -21,28 +21,28 @@ __all__ = [
 
 
 class Conv1d(nn.Conv1d):
-    """torch.nn.Conv1d by formula: z_p = Σₖ Wₖ a_{sp + dk} + b (formulas.Conv)."""
+    """torch.nn.Conv1d by formula: zₙₚ = Σₖᵢ [s p + d k = i] Wₖ aₙᵢ + b (formulas.Conv)."""
 
     def forward(self, input: Tensor) -> Tensor:
         return _conv(self, F.conv1d, input)
 
 
 class Conv2d(nn.Conv2d):
-    """torch.nn.Conv2d by formula: z_p = Σₖ Wₖ a_{sp + dk} + b (formulas.Conv)."""
+    """torch.nn.Conv2d by formula: zₙₚ = Σₖᵢ [s p + d k = i] Wₖ aₙᵢ + b (formulas.Conv)."""
 
     def forward(self, input: Tensor) -> Tensor:
         return _conv(self, F.conv2d, input)
 
 
 class Conv3d(nn.Conv3d):
-    """torch.nn.Conv3d by formula: z_p = Σₖ Wₖ a_{sp + dk} + b (formulas.Conv)."""
+    """torch.nn.Conv3d by formula: zₙₚ = Σₖᵢ [s p + d k = i] Wₖ aₙᵢ + b (formulas.Conv)."""
 
     def forward(self, input: Tensor) -> Tensor:
         return _conv(self, F.conv3d, input)
 
 
 class ConvTranspose1d(nn.ConvTranspose1d):
-    """torch.nn.ConvTranspose1d by formula: z_q = Σₖ Wₖᵀ a_p + b over p with sp + dk = q
+    """torch.nn.ConvTranspose1d by formula: zₙᵢ = Σₖₚ [s p + d k = i] Wₖᵀ aₙₚ + b
     (formulas.ConvTranspose)."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
@@ -50,7 +50,7 @@ class ConvTranspose1d(nn.ConvTranspose1d):
 
 
 class ConvTranspose2d(nn.ConvTranspose2d):
-    """torch.nn.ConvTranspose2d by formula: z_q = Σₖ Wₖᵀ a_p + b over p with sp + dk = q
+    """torch.nn.ConvTranspose2d by formula: zₙᵢ = Σₖₚ [s p + d k = i] Wₖᵀ aₙₚ + b
     (formulas.ConvTranspose)."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
@@ -58,7 +58,7 @@ class ConvTranspose2d(nn.ConvTranspose2d):
 
 
 class ConvTranspose3d(nn.ConvTranspose3d):
-    """torch.nn.ConvTranspose3d by formula: z_q = Σₖ Wₖᵀ a_p + b over p with sp + dk = q
+    """torch.nn.ConvTranspose3d by formula: zₙᵢ = Σₖₚ [s p + d k = i] Wₖᵀ aₙₚ + b
     (formulas.ConvTranspose)."""
 
     def forward(self, input: Tensor, output_size: list[int] | None = None) -> Tensor:
@@ -66,14 +66,14 @@ class ConvTranspose3d(nn.ConvTranspose3d):
 
 
 class Unfold(nn.Unfold):
-    """torch.nn.Unfold by formula: z_kp = a_{sp + dk} (formulas.Unfold)."""
+    """torch.nn.Unfold by formula: zₙₖₚ = Σᵢ [s p + d k = i] aₙᵢ (formulas.Unfold)."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.unfold(input, self.kernel_size, self.dilation, self.padding, self.stride)
 
 
 class Fold(nn.Fold):
-    """torch.nn.Fold by formula: z_q = Σₖ a_kp over p with sp + dk = q (formulas.Fold)."""
+    """torch.nn.Fold by formula: zₙᵢ = Σₖₚ [s p + d k = i] aₙₖₚ (formulas.Fold)."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.fold(

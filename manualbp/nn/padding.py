@@ -24,8 +24,8 @@ __all__ = [
 
 
 class CircularPad1d(nn.CircularPad1d):
-    """torch.nn.CircularPad1d by formula: z_q = a_ι(q), ι what ``mode`` takes for a q outside of a
-    (formulas.PadFromWithin)."""
+    """torch.nn.CircularPad1d by formula: z = a_m, m the place that ``mode`` takes for one outside
+    of a (formulas.PadFromWithin)."""
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
@@ -33,8 +33,8 @@ class CircularPad1d(nn.CircularPad1d):
 
 
 class CircularPad2d(nn.CircularPad2d):
-    """torch.nn.CircularPad2d by formula: z_q = a_ι(q), ι what ``mode`` takes for a q outside of a
-    (formulas.PadFromWithin)."""
+    """torch.nn.CircularPad2d by formula: z = a_m, m the place that ``mode`` takes for one outside
+    of a (formulas.PadFromWithin)."""
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
@@ -42,8 +42,8 @@ class CircularPad2d(nn.CircularPad2d):
 
 
 class CircularPad3d(nn.CircularPad3d):
-    """torch.nn.CircularPad3d by formula: z_q = a_ι(q), ι what ``mode`` takes for a q outside of a
-    (formulas.PadFromWithin)."""
+    """torch.nn.CircularPad3d by formula: z = a_m, m the place that ``mode`` takes for one outside
+    of a (formulas.PadFromWithin)."""
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)
@@ -75,48 +75,48 @@ class ConstantPad3d(nn.ConstantPad3d):
 
 
 class ReflectionPad1d(nn.ReflectionPad1d):
-    """torch.nn.ReflectionPad1d by formula: z_q = a_ι(q), ι what ``mode`` takes for a q outside of a
-    (formulas.PadFromWithin)."""
+    """torch.nn.ReflectionPad1d by formula: z = a_m, m the place that ``mode`` takes for one outside
+    of a (formulas.PadFromWithin)."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.pad(input, self.padding, "reflect")
 
 
 class ReflectionPad2d(nn.ReflectionPad2d):
-    """torch.nn.ReflectionPad2d by formula: z_q = a_ι(q), ι what ``mode`` takes for a q outside of a
-    (formulas.PadFromWithin)."""
+    """torch.nn.ReflectionPad2d by formula: z = a_m, m the place that ``mode`` takes for one outside
+    of a (formulas.PadFromWithin)."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.pad(input, self.padding, "reflect")
 
 
 class ReflectionPad3d(nn.ReflectionPad3d):
-    """torch.nn.ReflectionPad3d by formula: z_q = a_ι(q), ι what ``mode`` takes for a q outside of a
-    (formulas.PadFromWithin)."""
+    """torch.nn.ReflectionPad3d by formula: z = a_m, m the place that ``mode`` takes for one outside
+    of a (formulas.PadFromWithin)."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.pad(input, self.padding, "reflect")
 
 
 class ReplicationPad1d(nn.ReplicationPad1d):
-    """torch.nn.ReplicationPad1d by formula: z_q = a_ι(q), ι what ``mode`` takes for a q outside of
-    a (formulas.PadFromWithin)."""
+    """torch.nn.ReplicationPad1d by formula: z = a_m, m the place that ``mode`` takes for one
+    outside of a (formulas.PadFromWithin)."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.pad(input, self.padding, "replicate")
 
 
 class ReplicationPad2d(nn.ReplicationPad2d):
-    """torch.nn.ReplicationPad2d by formula: z_q = a_ι(q), ι what ``mode`` takes for a q outside of
-    a (formulas.PadFromWithin)."""
+    """torch.nn.ReplicationPad2d by formula: z = a_m, m the place that ``mode`` takes for one
+    outside of a (formulas.PadFromWithin)."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.pad(input, self.padding, "replicate")
 
 
 class ReplicationPad3d(nn.ReplicationPad3d):
-    """torch.nn.ReplicationPad3d by formula: z_q = a_ι(q), ι what ``mode`` takes for a q outside of
-    a (formulas.PadFromWithin)."""
+    """torch.nn.ReplicationPad3d by formula: z = a_m, m the place that ``mode`` takes for one
+    outside of a (formulas.PadFromWithin)."""
 
     def forward(self, input: Tensor) -> Tensor:
         return F.pad(input, self.padding, "replicate")

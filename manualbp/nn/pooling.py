@@ -31,7 +31,7 @@ __all__ = [
 
 
 class MaxPool1d(nn.MaxPool1d):
-    """torch.nn.MaxPool1d by formula: a = zₘ, m = the place of the greatest in the window
+    """torch.nn.MaxPool1d by formula: a = z_m, m the place of the greatest in the window
     (formulas.MaxPool)."""
 
     def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -40,7 +40,7 @@ class MaxPool1d(nn.MaxPool1d):
 
 
 class MaxPool2d(nn.MaxPool2d):
-    """torch.nn.MaxPool2d by formula: a = zₘ, m = the place of the greatest in the window
+    """torch.nn.MaxPool2d by formula: a = z_m, m the place of the greatest in the window
     (formulas.MaxPool)."""
 
     def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -49,7 +49,7 @@ class MaxPool2d(nn.MaxPool2d):
 
 
 class MaxPool3d(nn.MaxPool3d):
-    """torch.nn.MaxPool3d by formula: a = zₘ, m = the place of the greatest in the window
+    """torch.nn.MaxPool3d by formula: a = z_m, m the place of the greatest in the window
     (formulas.MaxPool)."""
 
     def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -58,8 +58,8 @@ class MaxPool3d(nn.MaxPool3d):
 
 
 class MaxUnpool1d(nn.MaxUnpool1d):
-    """torch.nn.MaxUnpool1d by formula: aₘ = z, m = the place that max pooling found z at; a = 0 at
-    all others (formulas.MaxUnpool)."""
+    """torch.nn.MaxUnpool1d by formula: aⱼ = Σₚ zₚ [mₚ = j], m the places that max pooling found z
+    at (formulas.MaxUnpool)."""
 
     def forward(
         self, input: Tensor, indices: Tensor, output_size: list[int] | None = None
@@ -69,8 +69,8 @@ class MaxUnpool1d(nn.MaxUnpool1d):
 
 
 class MaxUnpool2d(nn.MaxUnpool2d):
-    """torch.nn.MaxUnpool2d by formula: aₘ = z, m = the place that max pooling found z at; a = 0 at
-    all others (formulas.MaxUnpool)."""
+    """torch.nn.MaxUnpool2d by formula: aⱼ = Σₚ zₚ [mₚ = j], m the places that max pooling found z
+    at (formulas.MaxUnpool)."""
 
     def forward(
         self, input: Tensor, indices: Tensor, output_size: list[int] | None = None
@@ -80,8 +80,8 @@ class MaxUnpool2d(nn.MaxUnpool2d):
 
 
 class MaxUnpool3d(nn.MaxUnpool3d):
-    """torch.nn.MaxUnpool3d by formula: aₘ = z, m = the place that max pooling found z at; a = 0 at
-    all others (formulas.MaxUnpool)."""
+    """torch.nn.MaxUnpool3d by formula: aⱼ = Σₚ zₚ [mₚ = j], m the places that max pooling found z
+    at (formulas.MaxUnpool)."""
 
     def forward(
         self, input: Tensor, indices: Tensor, output_size: list[int] | None = None
@@ -118,7 +118,7 @@ class AvgPool3d(nn.AvgPool3d):
 
 
 class FractionalMaxPool2d(nn.FractionalMaxPool2d):
-    """torch.nn.FractionalMaxPool2d by formula: a = zₘ, m = the place of the greatest in the window,
+    """torch.nn.FractionalMaxPool2d by formula: a = z_m, m the place of the greatest in the window,
     of windows placed at random (formulas.FractionalMaxPool)."""
 
     def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -128,7 +128,7 @@ class FractionalMaxPool2d(nn.FractionalMaxPool2d):
 
 
 class FractionalMaxPool3d(nn.FractionalMaxPool3d):
-    """torch.nn.FractionalMaxPool3d by formula: a = zₘ, m = the place of the greatest in the window,
+    """torch.nn.FractionalMaxPool3d by formula: a = z_m, m the place of the greatest in the window,
     of windows placed at random (formulas.FractionalMaxPool)."""
 
     def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
@@ -162,24 +162,24 @@ class LPPool3d(nn.LPPool3d):
 
 
 class AdaptiveMaxPool1d(nn.AdaptiveMaxPool1d):
-    """torch.nn.AdaptiveMaxPool1d by formula: a = zₘ, m = the place of the greatest in the window,
-    of windows as many as asked for (formulas.AdaptiveMaxPool)."""
+    """torch.nn.AdaptiveMaxPool1d by formula: a = z_m, m the place of the greatest in the window, of
+    windows as many as asked for (formulas.AdaptiveMaxPool)."""
 
     def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         return F.adaptive_max_pool1d(input, self.output_size, self.return_indices)
 
 
 class AdaptiveMaxPool2d(nn.AdaptiveMaxPool2d):
-    """torch.nn.AdaptiveMaxPool2d by formula: a = zₘ, m = the place of the greatest in the window,
-    of windows as many as asked for (formulas.AdaptiveMaxPool)."""
+    """torch.nn.AdaptiveMaxPool2d by formula: a = z_m, m the place of the greatest in the window, of
+    windows as many as asked for (formulas.AdaptiveMaxPool)."""
 
     def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         return F.adaptive_max_pool2d(input, self.output_size, self.return_indices)
 
 
 class AdaptiveMaxPool3d(nn.AdaptiveMaxPool3d):
-    """torch.nn.AdaptiveMaxPool3d by formula: a = zₘ, m = the place of the greatest in the window,
-    of windows as many as asked for (formulas.AdaptiveMaxPool)."""
+    """torch.nn.AdaptiveMaxPool3d by formula: a = z_m, m the place of the greatest in the window, of
+    windows as many as asked for (formulas.AdaptiveMaxPool)."""
 
     def forward(self, input: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         return F.adaptive_max_pool3d(input, self.output_size, self.return_indices)
