@@ -49,7 +49,7 @@ def conv2d(
     dilation: Count = 1,
     groups: int = 1,
 ) -> Tensor:
-    """zₙₚ = Σₖᵢ [s p + d k = i] Wₖ aₙᵢ + b, for a of shape (N, channels, height, width), N or not."""
+    """zₙₚ = Σₖᵢ [s p + d k = i] Wₖ aₙᵢ + b, for a of shape (N, channels, height, width) or no N."""
     return _conv(2, input, weight, bias, Window(stride, padding, dilation, groups))
 
 
