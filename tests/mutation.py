@@ -127,6 +127,8 @@ class Edit:
     index: int | None
     new: ast.AST
     kind: str
+    #: the expression around it that a name shows
+    around: ast.AST
 
     @property
     def old(self) -> ast.AST:
@@ -172,14 +174,11 @@ class Mutant:
 
     @cached_property
     def change(self) -> str:
-        """What was there, and what is there now; of a name or number, the expression around it."""
-        edit = self.edit
-        small = isinstance(edit.old, (ast.Constant, ast.Name))
-        if small and isinstance(edit.parent, (ast.expr, ast.keyword)):
-            before, after = _said(edit.parent), self._edited(lambda _: _said(edit.parent))
-        else:
-            before, after = _said(edit.old), _said(edit.new)
-        return f"{before} → {after}"
+        """What was there and what is there now; of a name or a number, the expression around it."""
+        old, new, around = self.edit.old, self.edit.new, self.edit.around
+        if around is old:
+            return f"{_said(old)} → {_said(new)}"
+        return f"{_said(around)} → {self._edited(lambda _: _said(around))}"
 
     @property
     def key(self) -> str:
@@ -300,6 +299,8 @@ def mutants(of: Iterable[type[Formula]] | None = None) -> list[Mutant]:
 
 def _mutants(function: Function, known: tuple[type[Formula], ...]) -> Iterator[Mutant]:
     definition = syntax(function)
+    if definition.returns is not None and ast.unparse(definition.returns) == "bool":
+        return  # a test
     seen = {_undecorated(definition, ast.unparse)}
     names: dict[str, int] = {}
     for edit in edits(definition):
@@ -354,10 +355,21 @@ _SKIPPED = {"annotation", "returns", "decorator_list", "args_annotations", "ctx"
 _TECHNICAL = {"dtype", "device", "strict", "memory_format", "enabled"}
 
 
+#: what a name shows whole if something in it is changed
+_SHOWN = (ast.stmt, ast.BinOp, ast.BoolOp, ast.Compare, ast.Call, ast.Subscript, ast.IfExp)
+
+
 def _of_node(
-    node: ast.AST, parent: ast.AST, where: str, index: int | None, context: _Context
+    node: ast.AST,
+    parent: ast.AST,
+    where: str,
+    index: int | None,
+    context: _Context,
+    around: ast.AST | None = None,
 ) -> Iterator[Edit]:
     """The edits of a node, then those of what is in it."""
+    if around is None or isinstance(node, _SHOWN):
+        around = node
     if isinstance(node, ast.keyword) and node.arg in _TECHNICAL:
         return
     if isinstance(node, (ast.JoinedStr, ast.Raise, ast.arguments)) or _aside(node):
@@ -366,16 +378,19 @@ def _of_node(
         for n in ast.walk(new):
             if not hasattr(n, "lineno"):
                 ast.copy_location(n, node)
-        yield Edit(parent, where, index, new, kind)
+        shown = node if isinstance(node, ast.stmt) else around
+        yield Edit(parent, where, index, new, kind, shown)
     for name, value in ast.iter_fields(node):
         if name in _SKIPPED:
             continue
+        if name == "test" and isinstance(node, (ast.If, ast.IfExp)):
+            continue  # it was negated; many another test chooses a way to the same numbers
         if isinstance(value, list):
             for i, child in enumerate(value):
                 if isinstance(child, ast.AST):
-                    yield from _of_node(child, node, name, i, context)
+                    yield from _of_node(child, node, name, i, context, around)
         elif isinstance(value, ast.AST):
-            yield from _of_node(value, node, name, None, context)
+            yield from _of_node(value, node, name, None, context, around)
 
 
 def _aside(node: ast.AST) -> bool:
@@ -481,25 +496,26 @@ def _constant(
             yield "constant", ast.Constant(type(value)(0))
 
 
-_COMPARISONS: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
-    ast.Gt: (ast.GtE, ast.Lt),
-    ast.GtE: (ast.Gt, ast.LtE),
-    ast.Lt: (ast.LtE, ast.Gt),
-    ast.LtE: (ast.Lt, ast.GtE),
-    ast.Eq: (ast.NotEq,),
-    ast.NotEq: (ast.Eq,),
-    ast.Is: (ast.IsNot,),
-    ast.IsNot: (ast.Is,),
-    ast.In: (ast.NotIn,),
-    ast.NotIn: (ast.In,),
+#: the opposite, or the same from the other side. Not > for >=, which differ at a tie alone: at a
+#: kink, where no derivative is right or wrong
+_COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Gt: ast.Lt,
+    ast.GtE: ast.LtE,
+    ast.Lt: ast.Gt,
+    ast.LtE: ast.GtE,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
 }
 
 
 def _compare(node: ast.Compare, *_: Any) -> Iterator[tuple[str, ast.AST]]:
     for i, op in enumerate(node.ops):
-        for other in _COMPARISONS[type(op)]:
-            ops = [*node.ops[:i], other(), *node.ops[i + 1 :]]
-            yield "comparison", ast.Compare(node.left, ops, node.comparators)
+        ops = [*node.ops[:i], _COMPARISONS[type(op)](), *node.ops[i + 1 :]]
+        yield "comparison", ast.Compare(node.left, ops, node.comparators)
 
 
 def _boolean(node: ast.BoolOp, *_: Any) -> Iterator[tuple[str, ast.AST]]:
@@ -511,13 +527,17 @@ def _boolean(node: ast.BoolOp, *_: Any) -> Iterator[tuple[str, ast.AST]]:
 
 
 def _choice(node: ast.IfExp, *_: Any) -> Iterator[tuple[str, ast.AST]]:
-    yield "branch", node.body
-    yield "branch", node.orelse
+    yield "branch", ast.IfExp(node.test, node.orelse, node.body)
 
 
 def _branch(node: ast.If, *_: Any) -> Iterator[tuple[str, ast.AST]]:
-    for test in (ast.Constant(False), ast.Constant(True)):
-        yield "branch", ast.If(test, node.body, node.orelse)
+    yield "branch", ast.If(_negated(node.test), node.body, node.orelse)
+
+
+def _negated(test: ast.expr) -> ast.expr:
+    if isinstance(test, ast.UnaryOp) and isinstance(test.op, ast.Not):
+        return test.operand
+    return ast.UnaryOp(ast.Not(), test)
 
 
 def _return(

@@ -32,8 +32,8 @@ CHANGES = {
     "drop a factor": "2 * input → input",
     "swap": "g / other → other / g",
     "constant": "2 * input → 2.002 * input",
-    "comparison": "input > alpha → input >= alpha",
-    "branch": "g / other if dim is None else -g → -g",
+    "comparison": "input > alpha → input < alpha",
+    "branch": "g / other if dim is None else -g → -g if dim is None else g / other",
     "mask": "torch.where(input > alpha, share, 0) → share",
     "reduction": (
         "torch.where(input > alpha, share, 0).sum(dim, keepdim=True) → "
@@ -43,7 +43,10 @@ CHANGES = {
         "torch.where(input > alpha, share, 0).sum(dim, keepdim=True) → "
         "torch.where(input > alpha, share, 0)"
     ),
-    "transpose": "other.mT → other",
+    "transpose": (
+        "torch.cat([t, helper(share, beta)], dim) @ other.mT → "
+        "torch.cat([t, helper(share, beta)], dim) @ other"
+    ),
     "axis": (
         "torch.where(input > alpha, share, 0).sum(dim, keepdim=True) → "
         "torch.where(input > alpha, share, 0).sum(dim - 1, keepdim=True)"
