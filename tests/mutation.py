@@ -327,15 +327,14 @@ def edits(definition: ast.FunctionDef) -> Iterator[Edit]:
 class _Context:
     """What an edit has to know of the function around it."""
 
-    def __init__(self, definition: ast.FunctionDef) -> None:
-        self.rule = definition.name.startswith("grad_") or definition.name[0].isupper()
+    def __init__(self, definition: ast.FunctionDef, outer: _Context | None = None) -> None:
+        name, arguments = definition.name, definition.args
+        self.rule = outer is None and (name.startswith("grad_") or name[0].isupper())
         self.returns = ast.unparse(definition.returns) if definition.returns else ""
-        #: each parameter's annotation, those of functions within included
-        self.kinds: dict[str, str] = {}
-        for node in ast.walk(definition):
-            if isinstance(node, ast.FunctionDef):
-                for a in (*node.args.args, *filter(None, [node.args.vararg])):
-                    self.kinds[a.arg] = ast.unparse(a.annotation) if a.annotation else ""
+        #: each parameter's annotation, those of the function around it included
+        self.kinds: dict[str, str] = {} if outer is None else {**outer.kinds}
+        for a in (*arguments.args, *filter(None, [arguments.vararg])):
+            self.kinds[a.arg] = ast.unparse(a.annotation) if a.annotation else ""
         self.first = definition.args.args[0].arg if definition.args.args else ""
         self.assigned = {*self.kinds}
 
@@ -370,9 +369,13 @@ def _of_node(
     """The edits of a node, then those of what is in it."""
     if around is None or isinstance(node, _SHOWN):
         around = node
+    if isinstance(node, ast.FunctionDef):
+        context = _Context(node, context)
     if isinstance(node, ast.keyword) and node.arg in _TECHNICAL:
         return
     if isinstance(node, (ast.JoinedStr, ast.Raise, ast.arguments)) or _aside(node):
+        return
+    if isinstance(node, ast.expr) and _of_nan(node):
         return
     for kind, new in _changes(node, parent, where, context):
         for n in ast.walk(new):
@@ -408,6 +411,16 @@ def _aside(node: ast.AST) -> bool:
     )
 
 
+def _of_nan(node: ast.expr) -> bool:
+    """Whether a condition is for what is no number, or infinite, and so has no derivative."""
+    if isinstance(node, ast.BinOp):
+        return _of_nan(node.left) and _of_nan(node.right)
+    if isinstance(node, ast.UnaryOp):
+        return _of_nan(node.operand)
+    name = getattr(node.func, "attr", "") if isinstance(node, ast.Call) else ""
+    return name in ("isnan", "isfinite", "isinf") and not _is_module(node.func.value)
+
+
 def _guards(node: ast.AST) -> bool:
     """Whether a call is ``max(n, 1)`` or alike, which is n except for tensors without entries."""
     return (
@@ -429,6 +442,8 @@ def _binary(node: ast.BinOp, *_: Any) -> Iterator[tuple[str, ast.AST]]:
     left, right = node.left, node.right
     if any(isinstance(side, (ast.List, ast.Tuple)) for n in (left, right) for side in ast.walk(n)):
         return  # lists, not numbers
+    if _of_nan(left) or _of_nan(right) or _is_tiny(right):
+        return
 
     def of(op: ast.operator, a: ast.expr = left, b: ast.expr = right) -> ast.BinOp:
         return ast.BinOp(a, op, b)
@@ -470,6 +485,13 @@ def _binary(node: ast.BinOp, *_: Any) -> Iterator[tuple[str, ast.AST]]:
             yield "condition", right
 
 
+def _is_tiny(node: ast.AST) -> bool:
+    """Whether a number is there against a division by 0, and nothing else."""
+    return (
+        isinstance(node, ast.Constant) and isinstance(node.value, float) and 0 < node.value < 1e-6
+    )
+
+
 def _is_transpose(node: ast.AST) -> bool:
     return isinstance(node, ast.Attribute) and node.attr in ("mT", "T")
 
@@ -483,7 +505,7 @@ def _constant(
     node: ast.Constant, parent: ast.AST, where: str, _: _Context
 ) -> Iterator[tuple[str, ast.AST]]:
     value = node.value
-    if _guards(parent):
+    if _guards(parent) or _is_tiny(node):
         return
     if isinstance(value, bool):
         yield "constant", ast.Constant(not value)

@@ -108,7 +108,7 @@ class MSE(_OfError):
         g: Tensor, share: Tensor, error: Tensor, weight: Tensor, reduction: str
     ) -> Tensor:
         squares = error.square()
-        cost = _weighted_mean(squares, weight, "mean") if reduction == "mean" else 0
+        cost = (squares * weight).sum() / weight.sum() if reduction == "mean" else 0
         return (squares - cost) * share / 2
 
 
@@ -138,7 +138,7 @@ class L1(Formula):
         g: Tensor, share: Tensor, error: Tensor, weight: Tensor, reduction: str
     ) -> Tensor:
         size = error.abs()
-        cost = _weighted_mean(size, weight, "mean") if reduction == "mean" else 0
+        cost = (size * weight).sum() / weight.sum() if reduction == "mean" else 0
         return (size - cost) * share
 
 

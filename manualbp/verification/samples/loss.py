@@ -84,7 +84,7 @@ def _gaussian_nll(s: Source) -> Arguments:
 def _poisson_nll(s: Source) -> Arguments:
     shape, logarithms = s.shape(), s.boolean()
     rate = s.tensor(*shape) if logarithms else _positive(s, *shape)
-    return rate, s.tensor(*shape, low=0.2, high=4), logarithms, 1e-8, _reduction(s)
+    return rate, s.tensor(*shape, low=0.2, high=4), logarithms, s.choice(1e-8, 0.1), _reduction(s)
 
 
 @of(f.KLDiv)
