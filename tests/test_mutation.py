@@ -82,16 +82,16 @@ def test_a_mutant_is_the_function_with_one_edit() -> None:
 
 
 def test_a_function_that_rules_call_is_changed_for_rules_alone() -> None:
-    """The cost of weighted errors and one of its rules call the same function."""
-    inputs = [torch.tensor([1.0, 2.0]), torch.tensor([0.5, 3.0]), "mean"]
-    mutant = next(m for m in mutants([formulas.L1]) if "cost.sum() / weight.sum() →" in m.change)
-    wrong = mutant.build(formulas.L1)
-    assert wrong.apply(*inputs) == formulas.L1.apply(*inputs)
-    found = []
-    for formula in (wrong, formulas.L1):
-        weight = inputs[1].clone().requires_grad_()
-        formula.apply(inputs[0], weight, "mean").backward()
-        found.append(weight.grad)
+    """The value of a margin's cost and its rule call the same function."""
+    options = torch.tensor([0, 2]), 1, 1.0, None, "mean"
+    mutant = next(m for m in mutants([formulas.MultiMargin]) if m.change.startswith("margin - r"))
+    assert mutant.where == "margin._excess"
+    costs, found = [], []
+    for formula in (mutant.build(formulas.MultiMargin), formulas.MultiMargin):
+        input = torch.tensor([[1.0, 3.0, 2.0], [4.0, 0.5, 1.0]], requires_grad=True)
+        costs.append(formula.apply(input, *options))
+        found += torch.autograd.grad(costs[-1], input)
+    assert costs[0] == costs[1]
     assert not torch.allclose(*found)
 
 
