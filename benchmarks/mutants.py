@@ -47,8 +47,9 @@ EQUIVALENT: dict[str, str] = {}
 
 #: seeds of the arguments that are drawn for each formula, before those of the tests' rows
 SEEDS, ROUNDED = 40, 8
-#: at how many arguments a mutant is verified: where its gradient is another, and where it is not
-TRIES, BLIND_TRIES = 8, 2
+#: at how many arguments a mutant is verified: where its gradient is another, where that is only so
+#: at kinks, and where it is the same
+TRIES, TRIES_AT_KINKS, BLIND_TRIES = 8, 2, 2
 #: seconds after which a rule does not end
 PATIENCE = 10.0
 
@@ -294,7 +295,8 @@ def _judged(oracle: str, mutant: mutation.Mutant) -> str:
     same, other = [], 0
     for place in range(max(len(drawn(f)) for f in built)):
         for formula, wrong in built.items():
-            if place >= len(drawn(formula)) or other == TRIES:
+            tries = TRIES if place < SEEDS else TRIES_AT_KINKS
+            if place >= len(drawn(formula)) or other >= tries:
                 continue
             if not differs(wrong, formula, place):
                 same.append((formula, place))
@@ -343,7 +345,7 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
     if (options.resume or options.again) and log.exists():
         known = {e["name"]: e for e in map(json.loads, log.read_text("utf-8").splitlines())}
     if options.again:
-        known = {n: e for n, e in known.items() if e["verdict"] not in ("lives", "differs")}
+        known = {n: e for n, e in known.items() if e["verdict"] not in LIVE}
     work = chosen(options.only)
     waiting = [i for i, m in enumerate(work) if m.name not in known]
     begin = options.oracle, options.only
@@ -390,7 +392,7 @@ def survivors(entries: list[dict[str, Any]]) -> str:
     """Those that live, by reason."""
     by_reason: dict[str, list[str]] = {}
     for entry in entries:
-        if entry["verdict"] == "lives":
+        if entry["verdict"] in LIVE:
             by_reason.setdefault(reason(entry["key"]), []).append(entry["name"])
     return "\n\n".join(
         f"{why}\n\n" + "\n".join(f"- `{name}`" for name in names)
