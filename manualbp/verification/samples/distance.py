@@ -16,7 +16,7 @@ _NORMS = (2.0, 1.0, 3.0, math.inf, 1.5, 0.0)
 
 @of(f.PairwiseDistance)
 def _pairwise_distance(s: Source) -> Arguments:
-    return s.tensor(*s.shape(1, 3)), s.choice(*_NORMS), s.choice(1e-6, 0.1), s.boolean()
+    return s.tensor(*s.shape(0, 2), s.size()), s.choice(*_NORMS), s.choice(1e-6, 0.1), s.boolean()
 
 
 @of(f.CDist)

@@ -24,8 +24,7 @@ def _linear(s: Source) -> Arguments:
 
 @of(f.Bilinear)
 def _bilinear(s: Source) -> Arguments:
-    *batch, first = s.shape(1, 3)
-    second, outputs = s.size(), s.size()
+    batch, first, second, outputs = s.shape(0, 2), s.size(), s.size(), s.size()
     return (
         s.tensor(*batch, first),
         s.tensor(*batch, second),
