@@ -66,6 +66,10 @@ class Derivation(NamedTuple):
     #: gradients(needs, *incoming, *saved) → one gradient an argument, or None
     gradients: Method
     source: str
+    #: versions(saved) → how often each saved tensor has been changed in place
+    versions: Method
+    #: whether the tests of this package have proved the formula
+    proved: bool
     #: what computes the value: ``forward``, or its kernels where they may run. Of a formula from
     #: outside the package, each call checks what its author can get wrong
     forward: Any = None
@@ -89,6 +93,7 @@ def derive(cls: Any, base: type) -> Derivation:
     formula = _Reader(cls, base)
     code, namespace = source.write(formula), source.namespace(formula)
     source.compiled(code, f"<derived from {cls.__module__}.{cls.__qualname__}>", namespace)
+    proved = cls.__module__.startswith("manualbp.")
     return Derivation(
         arguments=formula.arguments,
         differentiable=tuple(formula.rules),
@@ -103,15 +108,12 @@ def derive(cls: Any, base: type) -> Derivation:
         keep=namespace["keep"],
         gradients=namespace.get("with_kernels", namespace["gradients"]),
         source=code,
-        forward=namespace.get("forward", cls.forward) if _is_ours(cls) else _checked(cls, formula),
+        versions=source.versions(source.num_saved(formula), formula.num_saved_tensors),
+        proved=proved,
+        forward=namespace.get("forward", cls.forward) if proved else _checked(cls, formula),
         saved=formula.saved,
         kernels=formula.kernels,
     )
-
-
-def _is_ours(cls: type) -> bool:
-    """Whether the tests of this package have proved the formula."""
-    return cls.__module__.startswith("manualbp.")
 
 
 def _checked(cls: Any, formula: _Reader) -> Method:

@@ -71,6 +71,11 @@ class Structural:
         return self
 
     @staticmethod
+    def versions(_: Any) -> tuple[()]:
+        """None: torch watches over what its node saved."""
+        return ()
+
+    @staticmethod
     def gradients(_: Any, *incoming: Any) -> tuple[Tensor | None, ...]:
         """What torch's own backward of the operation gives; its node comes last."""
         *gradients, node = incoming

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import linecache
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
 from inspect import signature
 from typing import Any
 
@@ -63,6 +64,25 @@ def namespace(formula: Any) -> dict[str, Any]:
 def num_saved(formula: Any) -> int:
     """How many values ``keep`` returns."""
     return len(_parameters(formula)) - 1 - len(formula.incoming)
+
+
+@cache
+def versions(saved: int, tensors: int | None) -> Callable[[tuple[Any, ...]], tuple[Any, ...]]:
+    """A function of so many saved values, the first ``tensors`` of which are tensors or None.
+
+    It gives how often each tensor has been changed in place. It is written out, because a loop
+    takes twice as long.
+    """
+    if tensors is None:
+        return lambda saved: tuple(v._version if isinstance(v, Tensor) else None for v in saved)
+    names = [f"s{i}" for i in range(saved)]
+    given = "".join(f"{s} is None or {s}._version, " for s in names[:tensors])
+    unpacked = f"    {', '.join(names)}, = saved\n" if tensors else ""
+    space: dict[str, Any] = {}
+    code = f"def versions(saved):\n{unpacked}    return ({given})\n"
+    compiled(code, f"<versions of {tensors} of {saved}>", space)
+    found: Callable[[tuple[Any, ...]], tuple[Any, ...]] = space["versions"]
+    return found
 
 
 def compiled(source: str, filename: str, namespace: dict[str, Any]) -> None:

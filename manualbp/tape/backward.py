@@ -37,7 +37,7 @@ def run_backward(tape: Any, start: int, gradient: Tensor) -> Gradients:
         saved = tape._saved[i]
         if saved is None:
             tape._raise_freed(i)
-        if versions(saved) != tape._versions[i]:
+        if formula.derivation.versions(saved) != tape._versions[i]:
             tape._raise_modified(i)
         dtypes = tape._dtypes[i]
         for slot, g in enumerate(incoming):
@@ -74,11 +74,7 @@ def _straight_line_code(tape: Any, start: int) -> tuple[str, dict[str, Any]]:
     A layer of the document's network works for a few microseconds, and the loop would
     take as long again.
     """
-    space: dict[str, Any] = {
-        "any_autocast": any_autocast,
-        "run_rules": run_rules,
-        "versions": versions,
-    }
+    space: dict[str, Any] = {"any_autocast": any_autocast, "run_rules": run_rules}
     space |= {
         "match_metadata": match_metadata,
         "match_source": match_source,
@@ -94,10 +90,10 @@ def _straight_line_code(tape: Any, start: int) -> tuple[str, dict[str, Any]]:
         if not arrived:
             continue
         space |= {f"formula{i}": formula, f"rules{i}": formula.derivation.gradients}
-        space |= {f"needs{i}": _needs(sources)}
+        space |= {f"needs{i}": _needs(sources), f"versions{i}": formula.derivation.versions}
         lines += [f"# {i}: {formula.__name__}", f"saved = K[{i}]"]
         lines += [f"if saved is None: tape._raise_freed({i})"]
-        lines += [f"if versions(saved) != V[{i}]: tape._raise_modified({i})"]
+        lines += [f"if versions{i}(saved) != V[{i}]: tape._raise_modified({i})"]
         incoming = []
         for slot in range(len(outputs)):
             g = f"g{i * MAX_OUTPUTS + slot}"
@@ -141,7 +137,7 @@ class Programs:
 
     def __init__(self) -> None:
         #: the code for a structure, how many formulas it calls, its name, and when it last ran
-        self._programs: dict[Any, tuple[Program, int, str, int]] = {}
+        self._programs: dict[Any, list[Any]] = {}
         self._runs = self._cleared = 0
         self._formulas = 0
         #: by the hash of a structure: two with one hash are but written earlier
@@ -156,12 +152,12 @@ class Programs:
         if len(tape) > self.LONGEST:
             return None
         structure = (start, len(tape._leaves), tuple(tape._formulas), tuple(tape._sources))
+        self._runs += 1  # another thread may count the same: it is but an age
+        found = self._programs.get(structure)
+        if found is not None:
+            found[3] = self._runs
+            return found[0]
         with self._lock:
-            self._runs += 1
-            found = self._programs.get(structure)
-            if found is not None:
-                self._programs[structure] = (*found[:3], self._runs)
-                return found[0]
             number = hash(structure)
             visits = self._visits.pop(number, 0) + 1
             if visits < self.VISITS or not self._room(len(tape)):
@@ -173,7 +169,7 @@ class Programs:
             name = f"<the backward pass over {len(tape)} formulas, {next(_NAMES)}>"
             compiled(source, name, space)
             program: Program = space["run_backward"]
-            self._programs[structure] = program, len(tape), name, self._runs
+            self._programs[structure] = [program, len(tape), name, self._runs]
             self._formulas += len(tape)
             return program
 
@@ -215,11 +211,6 @@ def _edges(formula: Any, sources: tuple[int | None, ...]) -> list[tuple[int, int
     return [
         (i, c) for i, c in enumerate(sources) if c is not None and arguments[i] in differentiable
     ]
-
-
-def versions(saved: tuple[Any, ...]) -> list[int]:
-    """How often each tensor has been changed in place."""
-    return [v._version for v in saved if v is not None and isinstance(v, Tensor)]
 
 
 def accumulate(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -23,7 +23,6 @@ from manualbp.tape.backward import (
     match_metadata,
     metadata,
     run_backward,
-    versions,
 )
 from manualbp.tape.entry import Entry
 from manualbp.tape.table import table
@@ -107,6 +106,8 @@ class Tape:
         #: the number of a leaf by its id, of an edge, and of what torch's own operations made by
         #: their nodes in the graph of autograd: that of the first output
         self._numbers: dict[Any, int] = {}
+        #: whether torch's own operations stand between formulas
+        self._between = False
         #: nodes whose history leads to no value of this tape
         self._foreign: set[Any] = set()
         # One item an entry: the formula, the number of each argument that wants a gradient, what
@@ -114,7 +115,7 @@ class Tape:
         self._formulas: list[Any] = []
         self._sources: list[tuple[int | None, ...]] = []
         self._saved: list[tuple[Any, ...] | None] = []
-        self._versions: list[list[int]] = []
+        self._versions: list[tuple[Any, ...]] = []
         self._dtypes: list[tuple[torch.dtype, ...]] = []
         self._shapes: list[tuple[Size, ...]] = []
         self._autocasts: list[torch.dtype | None] = []
@@ -165,14 +166,15 @@ class Tape:
         if True not in needs:
             return detached_if_input(output, arguments)
         number = len(self._formulas) * MAX_OUTPUTS
+        proved = derivation.proved
         if len(derivation.differentiable_outputs) == 1:
-            output = self._as_value(output, formula, arguments, number)
+            output = self._as_value(output, proved, arguments, number)
             outputs: tuple[Tensor, ...] = (output,)
             self._shapes.append((output.shape,))
             self._dtypes.append((output.dtype,))
         else:
             output = outputs = tuple(
-                self._as_value(o, formula, arguments, number + slot) if differentiable else o
+                self._as_value(o, proved, arguments, number + slot) if differentiable else o
                 for slot, (o, differentiable) in enumerate(
                     zip(output, derivation.differentiable_outputs, strict=True)
                 )
@@ -183,26 +185,26 @@ class Tape:
         self._formulas.append(formula)
         self._sources.append(tuple(sources))
         self._saved.append(saved)
-        self._versions.append(versions(saved))
+        self._versions.append(derivation.versions(saved))
         self._autocasts.append(autocast_of(outputs[0]) if any_autocast() else None)
         if self.keep:
             inputs = dict(zip(derivation.arguments, arguments, strict=True))
             self._record_values(inputs, outputs)
         return output
 
-    def _as_value(self, output: Tensor, formula: Any, arguments: Any, number: int) -> Tensor:
+    def _as_value(self, output: Tensor, proved: bool, arguments: Any, number: int) -> Tensor:
         """``output`` as the value of that number: a tensor of its own, never one of a user's."""
-        shared = False
-        # Comparing storages takes a microsecond an argument, so only views are compared here.
-        may_share = output._is_view() or formula.__module__[:9] != "manualbp."
+        shared = same = False
         for argument in arguments:
             if argument is output:
-                may_share = True
-        if may_share and any(isinstance(a, Tensor) and _is_alias_of(a, output) for a in arguments):
-            shared = True
-        elif output._is_view():
-            output = without_base(output, arguments)
-        if output.requires_grad or (shared and any(output is a for a in arguments)):
+                same = True
+        view = output._is_view()
+        # Comparing storages takes a microsecond an argument, so of ours only views are compared.
+        if same or view or not proved:
+            shared = any(isinstance(a, Tensor) and _is_alias_of(a, output) for a in arguments)
+            if view and not shared:
+                output = without_base(output, arguments)
+        if same or output.requires_grad:
             # The tensor has a history of its own elsewhere, so it gets no other.
             output = output.detach()
         if output.dtype not in _WITHOUT_GRADIENT:
@@ -330,10 +332,11 @@ class Tape:
             )
             forms = [metadata(GradientEdge(node, i)) for i in range(len(node._input_metadata))]
             known[node] = len(self._formulas) * MAX_OUTPUTS
+            self._between = True
             self._formulas.append(structural(name, len(sources), len(forms)))
             self._sources.append(sources)
             self._saved.append((node,))
-            self._versions.append([])  # torch watches over what it saved
+            self._versions.append(())
             self._dtypes.append(tuple(dtype for dtype, _ in forms))
             self._shapes.append(tuple(shape for _, shape in forms))
             self._autocasts.append(None)
@@ -408,29 +411,30 @@ class Tape:
         if self.keep or start < 0:
             return run_backward(self, start, gradient)
         program = PROGRAMS.program(self, start)
-        # What torch's own operations saved is freed with the entry, so nothing else may hold it.
-        self._numbers = {key: number for key, number in self._numbers.items() if number < 0}
+        if self._between:
+            # What torch's own operations saved is freed with the entry: nothing else may hold it.
+            self._numbers = {key: number for key, number in self._numbers.items() if number < 0}
         return run_backward(self, start, gradient) if program is None else program(self, gradient)
 
     def _accumulate_grads(self, gradients: list[Tensor | None], above: Tensor) -> None:
         """Add each leaf's gradient to its ``.grad``, or make it that."""
+        pairs: list[tuple[Any, Tensor]]
         pairs = [(t, g) for t, g in zip(self._leaves, gradients, strict=True) if g is not None]
         if self._edgeless:
             pairs = [(t, g) for t, g in pairs if t not in self._edgeless]
-        plain = [
-            (t, g)
-            for t, g in pairs
-            if isinstance(t, Tensor) and not (t._backward_hooks or t._post_accumulate_grad_hooks)
-        ]
         # Autograd has more to do than to store a gradient where there is a history, or are hooks,
         # which those of torch.distributed cannot be seen to be.
-        if len(plain) < len(pairs) or _distributed():
+        plain = not _distributed()
+        for t, _ in pairs:
+            if not isinstance(t, Tensor) or t._backward_hooks or t._post_accumulate_grad_hooks:
+                plain = False
+        if not plain:
             places: list[Any] = [t for t, _ in pairs]
             matched = [match_metadata(g, *metadata(t)) for t, g in pairs]
             torch.autograd.backward(places, matched, retain_graph=self.keep)
             return
         shared = {id(above)}
-        for leaf, grad in plain:
+        for leaf, grad in pairs:
             own = not self.keep and grad._base is None and id(grad) not in shared
             shared.add(id(grad))
             _accumulate(leaf, grad, own)
@@ -442,9 +446,8 @@ class Tape:
         )
 
     def _raise_modified(self, index: int) -> None:
-        saved, before = self._saved[index] or (), iter(self._versions[index])
-        tensors = (v for v in saved if isinstance(v, Tensor))
-        shape = next(tuple(v.shape) for v in tensors if v._version != next(before))
+        pairs = zip(self._saved[index] or (), self._versions[index], strict=False)
+        shape = next(tuple(v.shape) for v, n in pairs if isinstance(v, Tensor) and v._version != n)
         raise TapeError(
             f"a tensor of shape {shape} that {self[index].name} saves for the backward pass has "
             f"been changed in place since: change a copy, or call backprop before"
