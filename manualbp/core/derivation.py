@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from inspect import Parameter, signature
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -77,6 +78,8 @@ class Derivation(NamedTuple):
     saved: tuple[str, ...] = ()
     #: the kernels that run in the place of methods, where they may
     kernels: tuple[Kernel, ...] = ()
+    #: those of ``saved`` that the gradient of each differentiable argument needs
+    needs: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
     @property
     def multiple_outputs(self) -> bool:
@@ -113,6 +116,9 @@ def derive(cls: Any, base: type) -> Derivation:
         forward=namespace.get("forward", cls.forward) if proved else _checked(cls, formula),
         saved=formula.saved,
         kernels=formula.kernels,
+        needs=MappingProxyType(
+            {a: tuple(v for v in formula.saved if v in formula.needs[a]) for a in formula.rules}
+        ),
     )
 
 
