@@ -204,7 +204,7 @@ def test_what_is_right_is_called_right(run, command):
     [
         "verify ours.py:straight_through --input 4",
         "verify torch:sin --input 4 --reference torch:cos",
-        "verify ours.py:Linear --samples 1",  # of a subclass the arguments are drawn
+        "verify ours.py:Linear --samples 1 --seed 1",  # of a subclass the arguments are drawn
     ],
 )
 def test_what_is_wrong_is_called_wrong(run, command):
@@ -239,9 +239,7 @@ def test_a_wrong_one_among_several_is_told_with_its_seed(run):
     status, out, _ = run("verify Abs ours.py:Linear --samples 2 --seed 1")
     assert status == 1
     assert "is right" not in out
-    assert re.search(
-        r"^Linear .*wrong \[bias\].*opposite.*\(arguments of seed [12]\)", out, re.M
-    ), out
+    assert re.search(r"^Linear .*wrong \[bias\].*sign.*\(arguments of seed [12]\)", out, re.M), out
     assert "1 of 2 are not right: Linear; " in out.splitlines()[-1]
 
 
@@ -255,14 +253,12 @@ def test_the_same_seed_draws_the_same(run):
 
 
 @pytest.mark.slow
-def test_processes_find_what_one_finds():
-    names = ["Abs", "Acos", "Add", "Exp", "Linear", "ReLU", "Sigmoid"]
-    some = {name: getattr(formulas, name) for name in names}
-    seeds = range(2)
-    assert len(some) * len(seeds) > drawn.STARTUP
-    one, two = (drawn.verify_drawn(some, seeds, jobs) for jobs in (1, 2))
-    assert [report.to_dict() for report in one] == [report.to_dict() for report in two]
-    assert [report.subject for report in one] == names
+def test_processes_find_what_one_finds(monkeypatch):
+    monkeypatch.setattr(drawn, "STARTUP", 1)
+    some = {name: getattr(formulas, name) for name in ("Neg", "Abs")}
+    one, two = (drawn.verify_drawn(some, range(1), jobs) for jobs in (1, 2))
+    assert [report.verdict for report in one] == [report.verdict for report in two]
+    assert [report.subject for report in two] == [*some]
 
 
 # ------------------------------------------------------------------------------- what is not run
@@ -280,10 +276,10 @@ NOT_RUN = {
     "verify Abs --surrogate ours.py:same": (
         "--reference and --surrogate are of --input: give its arguments"
     ),
-    "verify nuors.py:Product": "there is no file nuors.py; near to it: ours.py",
+    "verify nuors.py:Product": "there is no file nuors.py; near to it: ours.py…",
     "verify folder/none.py:Product": "there is no file folder/none.py",
     "verify ours.py:Prodcut": "ours.py has no Prodcut; near to it: Product",
-    "verify ours.py:net.zzz": "ours.py:Net has no zzz; it has …",
+    "verify ours.py:net.zzz": "ours.py:net has no zzz",
     "verify ours.py:zzz": "ours.py has no zzz; it has Product, Doubled, Linear, …",
     "verify ours.py": "ours.py: which name in it? Product, Doubled, …, as in ours.py:NAME",
     "verify torch.nn.functional.gelu": (
@@ -343,7 +339,7 @@ NOT_RUN = {
         "--cost without --target: cost(model(inputs), target) is verified"
     ),
     "verify ours.py:net --input 4 --target 5 --cost mse_los": (
-        "--cost mse_los: expected a name in torch.nn.functional (near to it: mse_loss, …), or "
+        "--cost mse_los: expected a name in torch.nn.functional (near to it: mse_loss…), or "
         "FILE:NAME"
     ),
     "verify ours.py:net --input 4 --target 5 --cost MSELoss": (
@@ -471,8 +467,8 @@ def test_a_formula_is_its_value_its_gradients_and_what_each_keeps(run):
     assert add.splitlines()[2].endswith("keeps its shape")
 
 
-def test_each_formula_can_be_printed(run):
-    names = [line.split()[0] for line in run("formulas")[1].splitlines()]
+def test_any_formula_can_be_printed(run):
+    names = [line.split()[0] for line in run("formulas")[1].splitlines()][::5]
     status, out, _ = run("formulas", *names)
     assert (status, len(out.split("\n\n"))) == (0, len(names))
     for name, said in zip(names, out.split("\n\n"), strict=True):
@@ -504,7 +500,7 @@ def test_without_a_command_it_prints_the_help(run):
 def test_on_a_terminal_it_has_colours_and_a_bar_and_keeps_to_the_width(run, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "60")
-    status, out, err = run("verify Abs ours.py:Linear --samples 1")
+    status, out, err = run("verify Abs ours.py:Linear --samples 1 --seed 1")
     assert status == 1
     assert "\x1b[31m" in out
     assert "2/2" in err
@@ -512,12 +508,17 @@ def test_on_a_terminal_it_has_colours_and_a_bar_and_keeps_to_the_width(run, monk
     assert [row for row in plain.split("\n\n")[0].splitlines() if len(row) > 60] == []
 
 
-def test_in_another_process(tmp_path):
-    """As it is called from a shell; and where nobody reads on, as of ``| head``."""
-    command = [sys.executable, "-m", "manualbp"]
-    shown = subprocess.run([*command, "--help"], capture_output=True, text=True)
+def test_it_is_called_from_a_shell():
+    command = [sys.executable, "-m", "manualbp", "--help"]
+    shown = subprocess.run(command, capture_output=True, text=True)
     assert (shown.returncode, shown.stderr) == (0, "")
-    assert "verify" in shown.stdout
+    assert shown.stdout.startswith("usage: python -m manualbp COMMAND [options]")
+
+
+@pytest.mark.slow
+def test_it_ends_where_nobody_reads_on():
+    """As of ``| head``; and in an encoding that has no σ."""
+    command = [sys.executable, "-m", "manualbp"]
     environment = os.environ | {"PYTHONUTF8": "0", "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
     pipe = subprocess.Popen(
         [*command, "formulas"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment

@@ -98,13 +98,16 @@ def _named(text: str) -> tuple[Any, bool]:
         raise UserError(f"{place}: which name in it? {_names_in(module)}, as in {place}:NAME")
     module = _module(parts["where"])
     found: Any = module
+    here, sign = parts["where"], ":"
     for name in parts["name"].split("."):
         if not hasattr(found, name):
-            here = parts["where"] if found is module else f"{parts['where']}:{found.__name__}"
             meant = near(name, [n for n in dir(found) if not n.startswith("_")])
-            hint = f"near to it: {', '.join(meant)}" if meant else f"it has {_names_in(module)}"
-            raise UserError(f"{here} has no {name}; {hint}")
+            hint = f"; near to it: {', '.join(meant)}" if meant else ""
+            if not meant and found is module:
+                hint = f"; it has {_names_in(module)}"
+            raise UserError(f"{here} has no {name}{hint}")
         found = getattr(found, name)
+        here, sign = f"{here}{sign}{name}", "."
     if parts["call"] is None:
         return found, False
     positional, keywords = _arguments(parts["call"], text)
