@@ -20,8 +20,8 @@ from manualbp.training.errors import UserError
 from manualbp.verification import Check, Report, samples, verify
 from manualbp.verification.report import in_order
 
-#: samples in one process that take as long as another process takes to import torch
-STARTUP = 12
+#: as many samples as one process verifies while two import torch and compile for the first time
+STARTUP = 30
 
 Key = tuple[str, int]
 """A formula by its name, and a seed."""
