@@ -67,7 +67,7 @@ def slope(
         sides.append((above - 2 * middle + below).abs() / h - 4 * rounding)
         if before is not None:
             now = (16 * central - before) / 15
-            off = (now - central).abs() if extrapolated is None else (now - extrapolated).abs()
+            off = (now - (before if extrapolated is None else extrapolated)).abs()
             off = off + 2 * rounding
             better = off < error
             best, error = torch.where(better, now, best), torch.where(better, off, error)

@@ -56,7 +56,16 @@ def of_batch(
         return torch.cat([t, 1.1 * t if t.is_floating_point() else t])
 
     changed = [resized(t) for t in others]
+    if any(_points_elsewhere(t) and new is t for t, new in zip(others, changed, strict=True)):
+        return None  # indices that stay may point to rows that are gone
     values = list(base.values)
     for index, i in inputs:
         values[i] = changed[index]  # type: ignore[call-overload]
     return replace(base, values=values, others=changed)
+
+
+def _points_elsewhere(t: object) -> bool:
+    """Whether it may hold indices."""
+    if not isinstance(t, Tensor) or not t.numel() or t.dtype is torch.bool:
+        return False
+    return not t.is_floating_point() and not t.is_complex()

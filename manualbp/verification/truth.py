@@ -136,29 +136,32 @@ class Truth:
         self.repeats = again.shape == self.middle.shape and bool(
             torch.equal(again.nan_to_num(), self.middle.nan_to_num())
         )
-        self._probes: dict[tuple[tuple[int, ...], bool], Probe | None] = {}
+        self._probes: dict[tuple[tuple[int, ...], bool, int], Probe | None] = {}
 
     def _vector(self, point: Point) -> Tensor:
         outputs = self.subject.value(point, self.dtype, self.f)
         return torch.cat([t.detach().double().reshape(-1) for t in outputs])
 
-    def probe(self, slots: Sequence[int], entries: bool | None = None) -> Probe | None:
+    def probe(
+        self, slots: Sequence[int], entries: bool | None = None, number: int = 0
+    ) -> Probe | None:
         """How the outputs move with slots; None at a kink, or where they are not finite.
 
         Args:
             slots: which, by index; several move together.
             entries: whether each entry is moved by itself; None: where that is cheap.
+            number: of the set of random directions.
         """
         n, m = sum(self.point.values[i].numel() for i in slots), self.middle.numel()
         if entries is None:
             quick = n * 6 * self.seconds < ENTRY_BY_ENTRY or n <= DIRECTIONS
             entries = quick and n * m <= LARGEST
-        key = tuple(slots), entries
+        key = tuple(slots), entries, number
         if key not in self._probes:
-            self._probes[key] = self._probed(slots, entries)
+            self._probes[key] = self._probed(slots, entries, number)
         return self._probes[key]
 
-    def _probed(self, slots: Sequence[int], entries: bool) -> Probe | None:
+    def _probed(self, slots: Sequence[int], entries: bool, number: int) -> Probe | None:
         originals = [self.point.values[i] for i in slots]
         xs = [as_real(v.detach()).contiguous() for v in originals]
         xs = [x.to(self.dtype or x.dtype) for x in xs]
@@ -166,7 +169,7 @@ class Truth:
         if entries:
             directions = torch.diag(size)
         else:
-            generator = torch.Generator().manual_seed(1000 + slots[0])
+            generator = torch.Generator().manual_seed(1000 * (1 + number) + slots[0])
             noise = torch.randn(DIRECTIONS, len(size), generator=generator, dtype=torch.double)
             directions = noise.to(size.device) * size
         slopes, errors, kept = [], [], []
