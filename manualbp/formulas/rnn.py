@@ -370,4 +370,6 @@ def _tanh_slope(a: Tensor) -> Tensor:
 
 
 def bias_sum(bias_ih: Tensor | None, bias_hh: Tensor | None) -> Tensor | None:
-    return None if bias_ih is None or bias_hh is None else bias_ih + bias_hh
+    if bias_ih is None or bias_hh is None:
+        return bias_hh if bias_ih is None else bias_ih
+    return bias_ih + bias_hh

@@ -106,11 +106,16 @@ class Roll(_Move):
 
     @staticmethod
     def forward(input: Tensor, shifts: tuple[int, ...], dims: tuple[int, ...]) -> Tensor:
-        return torch.roll(input, shifts, dims)
+        return _rolled(input, shifts, dims)
 
     @staticmethod
     def grad_input(g: Tensor, shifts: tuple[int, ...], dims: tuple[int, ...]) -> Tensor:
-        return torch.roll(g, tuple([-s for s in shifts]), dims)
+        return _rolled(g, tuple([-s for s in shifts]), dims)
+
+
+def _rolled(t: Tensor, shifts: tuple[int, ...], dims: tuple[int, ...]) -> Tensor:
+    # torch's vmap of roll moves a tensor without axes along the axis that is mapped.
+    return torch.roll(t, shifts, dims) if t.dim() else t.clone()
 
 
 class Tile(_Move):
@@ -390,7 +395,11 @@ class IndexFill(_Move):
 
     @staticmethod
     def forward(input: Tensor, dim: int, index: Tensor, value: Tensor | float) -> Tensor:
-        return torch.index_fill(input, dim, index, value)
+        if not isinstance(value, Tensor):
+            return torch.index_fill(input, dim, index, value)
+        # torch's vmap of index_fill takes the first value for all, where x is not mapped.
+        at = torch.zeros_like(input, dtype=torch.bool).index_fill(dim, index, True)
+        return torch.where(at, value, input)
 
     @staticmethod
     def grad_input(g: Tensor, dim: int, index: Tensor) -> Tensor:

@@ -16,12 +16,8 @@ from torch.autograd import Function
 from manualbp.conversion.modules import revert
 from manualbp.verification.diagnosis import describe
 from manualbp.verification.differences import slope
-from manualbp.verification.examination import (
-    Examination,
-    Pulled,
-    distance,
-    first_line,
-)
+from manualbp.verification.examination import Examination, Pulled, first_line
+from manualbp.verification.numbers import distance
 from manualbp.verification.subject import Subject
 
 #: what two implementations may differ by

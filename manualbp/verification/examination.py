@@ -13,10 +13,17 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten
 
 from manualbp.verification.diagnosis import Wrong, describe
+from manualbp.verification.numbers import (
+    NarrowDtypes,
+    distance,
+    nudge,
+    real,
+    rounding_of,
+    upstream_like,
+    where_not_finite,
+)
 from manualbp.verification.points import of_batch
 from manualbp.verification.report import Check, Finding
 from manualbp.verification.subject import Point, Run, Subject, seed
@@ -63,17 +70,6 @@ SHORT = {
     "marked with @once_differentiable": "backward is marked @once_differentiable",
     "generate_vmap_rule": "it has no vmap rule",
 }
-
-
-def upstream_like(outputs: Sequence[Tensor], number: int = 0) -> list[Tensor]:
-    """Random gradients from above: normal, none of them near zero."""
-    generator = torch.Generator().manual_seed(77 + number)
-    found = []
-    for t in outputs:
-        g = torch.randn(t.shape, generator=generator, dtype=torch.double)
-        g = g + 0.1 * torch.where(g < 0, -1.0, 1.0)
-        found.append(g.to(device=t.device, dtype=t.dtype))
-    return found
 
 
 class Examination:
@@ -312,13 +308,13 @@ class Examination:
         probe = truth.probe([i], entries)
         if probe is None:
             return False
-        g, found = self.used(pulled, outputs), _real(pulled.grads[i])
+        g, found = self.used(pulled, outputs), real(pulled.grads[i])
         beside = probe.compare(found, g)
         self.check(name).saw(beside.error)
         if beside.right:
             return probe.complete
         if not beside.finite:
-            self.find("nan", note + _where_not_finite(found, point.values[i]), i)
+            self.find("nan", note + where_not_finite(found, point.values[i]), i)
             return True
         noise = self.noise(point, pulled, i) if found is not None else 0.0
         if probe.compare(found, g, tolerance=probe.tolerance + 300 * noise).right:
@@ -329,9 +325,9 @@ class Examination:
 
     def _beside_surrogate(self, point: Point, pulled: Pulled, i: int, name: str, note: str) -> None:
         expected = self.pull(point, lambda _: pulled.upstream, f=self.surrogate).grads[i]
-        found = _real(pulled.grads[i])
+        found = real(pulled.grads[i])
         shape = point.values[i].shape if found is None else found.shape
-        expected = torch.zeros(shape) if expected is None else _real(expected)
+        expected = torch.zeros(shape) if expected is None else real(expected)
         error = distance(found, expected)
         self.check(name).saw(error)
         if error > 1e-8 + 300 * self.noise(point, pulled, i):
@@ -342,12 +338,12 @@ class Examination:
     def noise(self, point: Point, pulled: Pulled, i: int) -> float:
         """How much the gradient of a slot changes when its inputs are rounded."""
         eps = 4 * torch.finfo(self.dtype or self.subject.dtype).eps
-        found, largest = _real(pulled.grads[i]), 0.0
+        found, largest = real(pulled.grads[i]), 0.0
         for number in range(2):
-            near = [v + _nudge(v, eps, number) for v in point.values]
+            near = [v + nudge(v, eps, number) for v in point.values]
             with contextlib.suppress(Exception):
                 other = self.pull(replace(point, values=near), lambda _: pulled.upstream).grads[i]
-                largest = max(largest, distance(_real(other), found))
+                largest = max(largest, distance(real(other), found))
         return largest
 
     def _accuse(
@@ -360,7 +356,7 @@ class Examination:
         note: str,
         outputs: Sequence[int] | None = None,
     ) -> None:
-        found = _real(pulled.grads[i])
+        found = real(pulled.grads[i])
         g = self.used(pulled, outputs)
         expected = self._entries(truth, i, g)
         if self._few_entries(truth, i):
@@ -396,7 +392,7 @@ class Examination:
         if not self.random:
             return ""
         again = self.pull(point, lambda _: pulled.upstream, between=lambda _: seed())
-        probe, found = truth.probe([i]), _real(again.grads[i])
+        probe, found = truth.probe([i]), real(again.grads[i])
         if probe is None or not probe.compare(found, flat_upstream(pulled.upstream)).right:
             return ""
         return "belongs to another random draw than the value: the backward pass draws its own"
@@ -417,7 +413,7 @@ class Examination:
         """Whether the gradient of a slot is right at a point, where it is not zero."""
         pulled = self.pull(point, outputs=outputs)
         probe = Truth(self.subject, point, self.dtype).probe([i], False)
-        found = _real(pulled.grads[i])
+        found = real(pulled.grads[i])
         if probe is None or found is None or not bool(found.any()):
             return False
         return probe.compare(found, self.used(pulled, outputs)).right
@@ -467,7 +463,7 @@ class Examination:
         def expected_for(gs: list[Tensor]) -> Tensor | None:
             if truth is None:
                 other = self.pull(point, lambda _: gs, f=by).grads[i]
-                return None if other is None else _real(other)
+                return None if other is None else real(other)
             entries = self._entries(truth, i, flat_upstream(gs))
             return None if entries is None else entries.reshape(expected.shape).nan_to_num()
 
@@ -498,7 +494,7 @@ class Examination:
         return Wrong(
             None if found is None else found.detach().double(),
             expected.detach().double(),
-            _real(point.values[i]).detach().double(),
+            real(point.values[i]).detach().double(),
             [g.detach().double() for g in pulled.upstream],
             [t.detach().double() for t in pulled.run.outputs],
             expected_for,
@@ -516,89 +512,6 @@ class Examination:
                 if isinstance(v, Tensor) and not v.is_floating_point() and not v.is_complex()
             },
         )
-
-
-# ------------------------------------------------------------------------------- numbers
-
-
-def _real(tensor: Any) -> Any:
-    """A complex gradient as real numbers."""
-    return None if tensor is None else as_real(tensor)
-
-
-def _nudge(value: Tensor, eps: float, number: int) -> Tensor:
-    generator = torch.Generator().manual_seed(number)
-    noise = torch.randn(value.shape, generator=generator, dtype=torch.double).to(value.device)
-    return (eps * noise * value.detach().abs()).to(torch.promote_types(value.dtype, torch.double))
-
-
-def distance(found: Tensor | None, expected: Tensor | None) -> float:
-    """The largest difference by the largest entry; None is zero."""
-    if expected is None:
-        found, expected = expected, found
-    if expected is None:
-        return 0.0
-    found = torch.zeros_like(expected) if found is None else found
-    if found.shape != expected.shape:
-        return math.inf
-    if not found.numel():
-        return 0.0
-    off = (found.detach().double() - expected.detach().double()).abs()
-    off = torch.where(found.isnan() & expected.isnan(), torch.zeros_like(off), off)
-    scale = float(expected.detach().double().abs().max())
-    worst = float(off.max())
-    if not math.isfinite(worst):
-        same = torch.equal(found.detach().nan_to_num(), expected.detach().nan_to_num())
-        return 0.0 if same else math.inf
-    return worst / scale if scale else (worst if worst == 0 else math.inf)
-
-
-def rounding_of(found: Tensor, expected: Tensor) -> str:
-    """The precision as of which ``found`` is a rounded ``expected``; else ``""``.
-
-    An error that is rounding has no pattern: entries are off both ways, by different factors.
-    """
-    scale = float(expected.abs().max())
-    if expected.numel() < 4 or scale == 0:
-        return ""
-    there = expected.abs() > 1e-3 * scale
-    off = ((found.double() - expected) / expected)[there]
-    if off.numel() < 4 or bool((off > 0).all()) or bool((off < 0).all()):
-        return ""
-    worst = float((found.double() - expected).abs().max()) / scale
-    if worst > 2e-6 or float(off.abs().max()) > 8e-6:
-        return ""
-    return "computed in float32" if float(off.std()) > 0.3 * float(off.abs().mean()) else ""
-
-
-def _where_not_finite(found: Tensor | None, value: Tensor) -> str:
-    if found is None or found.shape != value.shape:
-        return "is not finite, though the derivative is"
-    bad = ~found.isfinite()
-    what = "NaN" if bool(found.isnan().any()) else "infinite"
-    at = value.detach()[bad].double()
-    where = f"at inputs from {float(at.min()):.3g} to {float(at.max()):.3g}"
-    if int(bad.sum()) == found.numel():
-        where = "everywhere"
-    return f"is {what} {where}, though the derivative is finite"
-
-
-class NarrowDtypes(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the narrowest floating dtype of what is computed inside, if narrower than ``than``."""
-
-    def __init__(self, than: torch.dtype) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.eps = torch.finfo(than).eps
-        self.found: torch.dtype | None = None
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for t in tree_flatten(result)[0]:
-            if isinstance(t, Tensor) and t.is_floating_point():
-                eps = torch.finfo(t.dtype).eps
-                if eps > self.eps:
-                    self.eps, self.found = eps, t.dtype
-        return result
 
 
 @contextlib.contextmanager

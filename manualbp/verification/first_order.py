@@ -10,13 +10,8 @@ import torch
 from torch import Tensor
 
 from manualbp.verification.diagnosis import describe
-from manualbp.verification.examination import (
-    BackwardRaised,
-    Examination,
-    distance,
-    first_line,
-    upstream_like,
-)
+from manualbp.verification.examination import BackwardRaised, Examination, first_line
+from manualbp.verification.numbers import distance, upstream_like
 from manualbp.verification.points import moved, of_batch
 from manualbp.verification.subject import Point
 from manualbp.verification.truth import Truth

@@ -12,12 +12,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from manualbp.verification.differences import sizes_of, slope
-from manualbp.verification.examination import (
-    Examination,
-    distance,
-    first_line,
-    upstream_like,
-)
+from manualbp.verification.examination import Examination, first_line
+from manualbp.verification.numbers import distance, upstream_like
 from manualbp.verification.points import moved, of_batch
 from manualbp.verification.subject import Point, seed
 
@@ -140,8 +136,8 @@ def forward_mode(ex: Examination) -> None:
     """⟨u, J v⟩ = ⟨Jᵀ u, v⟩, where the subject has tangents."""
     name = "forward mode: ⟨u, J v⟩ = ⟨Jᵀ u, v⟩"
     subject, base = ex.subject, ex.base
-    if subject.module is not None or ex.dtype is None:
-        ex.skip(name, "for functions of float64 alone")
+    if subject.module is not None or ex.dtype is None or ex.surrogate is not None:
+        ex.skip(name, "for functions of float64 alone, and their own derivative")
         return
     pulled = ex.pull(base)
     for i in pulled.grads:

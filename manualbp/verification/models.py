@@ -16,7 +16,8 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from manualbp.core.graph import nodes
 from manualbp.verification.differences import sizes_of, slope
-from manualbp.verification.examination import Examination, first_line, upstream_like
+from manualbp.verification.examination import Examination, first_line
+from manualbp.verification.numbers import upstream_like
 from manualbp.verification.report import Check, Finding, Report, in_order
 from manualbp.verification.subject import Subject, custom_functions, seed
 

@@ -9,13 +9,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from manualbp.verification.examination import (
-    BackwardRaised,
-    Examination,
-    distance,
-    first_line,
-    upstream_like,
-)
+from manualbp.verification.examination import BackwardRaised, Examination, first_line
+from manualbp.verification.numbers import distance, upstream_like
 from manualbp.verification.subject import Point
 
 #: what a gradient may be off by the largest entry, beside what rounding the inputs changes

@@ -10,14 +10,8 @@ import torch
 from torch import Tensor
 
 from manualbp.core.graph import nodes
-from manualbp.verification.examination import (
-    BackwardRaised,
-    Examination,
-    Pulled,
-    distance,
-    first_line,
-    upstream_like,
-)
+from manualbp.verification.examination import BackwardRaised, Examination, Pulled, first_line
+from manualbp.verification.numbers import distance, upstream_like
 from manualbp.verification.points import moved
 from manualbp.verification.subject import Run, seed
 

@@ -154,7 +154,9 @@ class Subject:
         if not wanted:
             target = len(tree_flatten(inputs[-1])[0]) if self.cost is not None else 0
             wanted = [i for i in floating if i < len(self.flat) - target]
-            wanted = [i for i in wanted if _has_rule(f, i)]
+            counts = [len(tree_flatten(value)[0]) for value in inputs]
+            owners = [k for k, count in enumerate(counts) for _ in range(count)]
+            wanted = [i for i in wanted if _has_rule(f, owners[i])]
         return [Slot(names[i], index=i) for i in wanted]
 
     def _parameter_slots(self) -> list[Slot]:
@@ -438,7 +440,9 @@ def _kind(value: Any) -> str:
 def _has_rule(f: Any, position: int) -> bool:
     """Whether a formula has a rule for an argument: those without have no gradient on purpose."""
     derivation = getattr(f, "derivation", None)
-    return derivation is None or derivation.arguments[position] in derivation.differentiable
+    if derivation is None or position >= len(derivation.arguments):
+        return True
+    return derivation.arguments[position] in derivation.differentiable
 
 
 def _argument_names(f: Any, inputs: Sequence[Any], with_target: bool) -> list[str]:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from manualbp import formulas as f
 from manualbp.verification.samples.source import Source
-from manualbp.verification.samples.table import of
+from manualbp.verification.samples.table import SURROGATES, of
 
 Arguments = tuple[Any, ...]
 
@@ -78,6 +78,15 @@ def _gaussian_nll(s: Source) -> Arguments:
     shape = s.shape(1, 3)
     var = _positive(s, *shape[:-1], s.choice(shape[-1], 1))
     return s.tensor(*shape), var, s.boolean(), 1e-6, _reduction(s)
+
+
+def _of_clamped_variance(error: Tensor, var: Tensor, *others: Any) -> Tensor:
+    """The rule, as torch's, lets the gradient through where a variance is below ε."""
+    clamped = var.clamp(min=others[1]).detach() + (var - var.detach())
+    return f.GaussianNLL.forward(error, clamped, *others)
+
+
+SURROGATES[f.GaussianNLL] = _of_clamped_variance
 
 
 @of(f.PoissonNLL, f.PoissonNLLFull)
