@@ -67,46 +67,54 @@ class Fault:
 class Summary:
     """How much was tried, and what was found."""
 
-    rounds: int = 0
+    formulas: set[type[Formula]] = field(default_factory=set)
     calls: int = 0
     faults: list[Fault] = field(default_factory=list)
 
     def __str__(self) -> str:
-        found = f"{len(self.faults)} faults" if self.faults else "nothing found"
-        return f"{self.calls:,} calls, {self.rounds} rounds: {found}"
+        found = f"{len(self.faults)} with a fault" if self.faults else "nothing found"
+        return f"{self.calls:,} calls of {len(self.formulas)} formulas: {found}"
 
 
 def fuzz(
     formulas: Sequence[type[Formula]],
-    seconds: float,
+    seconds: float = math.inf,
     seed: int = 0,
     told: Callable[[Summary, Fault | None], None] = lambda summary, fault: None,
+    *,
+    rounds: float = math.inf,
     calls: int = CALLS,
 ) -> Summary:
     """Verify drawn calls of each formula in turn, round after round, until the time is up.
 
-    A formula that has a fault is left out of the rounds that follow. The first round is completed,
-    however long it takes. The same seed draws the same calls.
+    A formula that has a fault is left out of the rounds that follow. The same seed draws the same
+    calls. Ctrl-C ends it, with what was found until then.
 
     Args:
         formulas: of :mod:`manualbp.formulas`, or subclasses of them.
-        seconds: how long.
-        seed: another one draws other calls.
+        seconds: how long. The formula whose turn it is then has its turn to the end.
+        seed: another one draws other calls, and takes the formulas in another order.
         told: is called after each formula's turn, with its fault, if it has one.
+        rounds: at most so many.
         calls: how many of a formula in one round.
     """
-    summary, end, left = Summary(), time.monotonic() + seconds, list(formulas)
-    while left and (time.monotonic() < end or not summary.rounds):
-        for formula in list(left):
-            if summary.rounds and time.monotonic() > end:
-                return summary
-            name = f"{seed} {summary.rounds} {formula.__name__}"
-            fault = simplest_fault(formula, Random(zlib.crc32(name.encode())), calls, summary)
-            if fault is not None:
-                summary.faults.append(fault)
-                left.remove(formula)
-            told(summary, fault)
-        summary.rounds += 1
+    summary, end, left, number = Summary(), time.monotonic() + seconds, list(formulas), 0
+    Random(seed).shuffle(left)
+    try:
+        while left and number < rounds:
+            for formula in list(left):
+                if time.monotonic() > end:
+                    return summary
+                summary.formulas.add(formula)
+                drawn = Random(zlib.crc32(f"{seed} {number} {formula.__name__}".encode()))
+                fault = simplest_fault(formula, drawn, calls, summary)
+                if fault is not None:
+                    summary.faults.append(fault)
+                    left.remove(formula)
+                told(summary, fault)
+            number += 1
+    except KeyboardInterrupt:
+        pass
     return summary
 
 
@@ -181,7 +189,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m manualbp.verification.fuzz", description=(__doc__ or "").partition("\n")[0]
     )
     parser.add_argument("formulas", nargs="*", metavar="FORMULA", help="by default all of them")
-    parser.add_argument("--minutes", type=float, default=1.0, help="of a round, all is ended")
+    parser.add_argument("--minutes", type=float, default=1.0, help="how long, by default 1")
     parser.add_argument("--seed", type=int, default=0, help="another one draws other calls")
     options = parser.parse_args(argv)
     on_a_terminal = sys.stderr.isatty()
