@@ -33,7 +33,7 @@ from manualbp.verification.subject import Subject, same_generators
 #: of a formula, before it is the next one's turn
 CALLS = 4
 #: seconds for making a call simpler
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 Arguments = tuple[Any, ...]
 
