@@ -290,7 +290,10 @@ class Dist(Formula):
 
     @staticmethod
     def grad_input(g: Tensor, input: Tensor, other: Tensor, output: Tensor, p: float) -> Tensor:
-        return _masked_at_norm_0(g, output, p) * _slope_of_norm(input - other, output, p, None)
+        difference = input - other
+        # Rounded, the output is the size of no difference.
+        a = torch.linalg.vector_norm(difference, p) if math.isinf(p) else output
+        return _masked_at_norm_0(g, a, p) * _slope_of_norm(difference, a, p, None)
 
     @staticmethod
     def grad_other(g: Tensor, grad_input: Tensor) -> Tensor:

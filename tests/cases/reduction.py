@@ -50,6 +50,7 @@ CASES = [
     row("vector_norm", real(4, 3), twin=torch.linalg.vector_norm, dim=1),
     row("dist", real(4, 3), real(3), special=[(TIES, TIES)]),
     row("dist", real(4, 3), real(4, 1), 3),
+    row("dist", real(4, 3), real(3), INF, special=[(TIES, TIES)]),
     row("amax", real(2, 4, 3), (0, -1), True, special=[(TIES, 1), (ENDS, 1)], without=BOUND),
     row("amin", real(4, 3), special=[(TIES,)]),
     row("aminmax", real(4, 3), dim=1, pick=0),
