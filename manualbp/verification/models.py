@@ -19,7 +19,7 @@ from manualbp.verification.differences import sizes_of, slope
 from manualbp.verification.examination import Examination, first_line
 from manualbp.verification.numbers import upstream_like
 from manualbp.verification.report import Check, Finding, Report, in_order
-from manualbp.verification.subject import Subject, custom_functions, seed
+from manualbp.verification.subject import Subject, check_target, custom_functions, seed
 
 #: what the gradient of a whole model may be off along a direction, beside the differences' doubt
 CHAIN = 1e-4
@@ -46,6 +46,7 @@ def verify_model(
     examine: Examine,
 ) -> Report:
     """Verify the layers of a model, children before parents, and then the whole."""
+    check_target(inputs, cost)
     report = Report(type(model).__name__)
     found: list[Finding] = []
     layers = list(_layers(model, inputs, cost))

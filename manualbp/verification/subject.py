@@ -61,6 +61,15 @@ class Run:
     others: list[Any] = field(default_factory=list)
 
 
+def check_target(inputs: Sequence[Any], cost: Any) -> None:
+    """Refuse a cost without a target."""
+    if cost is not None and len(inputs) < 2:
+        raise ValueError(
+            "cost: expected the inputs of the model and then the target, as in "
+            f"verify(model, x, y, cost=criterion), got {len(inputs)} input"
+        )
+
+
 def copied(tensor: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """A copy with the same strides, expanded ones too; in ``dtype`` where that is floating."""
     tensor = tensor.detach()
@@ -116,11 +125,7 @@ class Subject:
             raise TypeError(
                 f"f: expected a Function, a function of tensors or a module, got {type(f).__name__}"
             )
-        if cost is not None and len(inputs) < 2:
-            raise ValueError(
-                "cost: expected the inputs of the model and then the target, as in "
-                f"verify(model, x, y, cost=criterion), got {len(inputs)} input"
-            )
+        check_target(inputs, cost)
         self.name = _name(f)
         self.f, self.cost, self.keywords = f, cost, dict(keywords or {})
         self.flat, self.spec = tree_flatten(list(inputs))

@@ -82,7 +82,8 @@ def _gaussian_nll(s: Source) -> Arguments:
 
 def _of_clamped_variance(error: Tensor, var: Tensor, *others: Any) -> Tensor:
     """The rule, as torch's, lets the gradient through where a variance is below ε."""
-    clamped = var.clamp(min=others[1]).detach() + (var - var.detach())
+    # A little above ε, where the clamp of the value lets the gradient through too.
+    clamped = (1 + 1e-12) * var.clamp(min=others[1]).detach() + (var - var.detach())
     return f.GaussianNLL.forward(error, clamped, *others)
 
 
