@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import multiprocessing
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -83,7 +85,8 @@ def _by_processes(keys: Sequence[Key], jobs: int, first: int) -> Iterator[tuple[
     # Started anew, because a process that is forked after torch has run threads may hang.
     context = multiprocessing.get_context("spawn")
     with _ended(ProcessPoolExecutor(jobs, context, initializer=_one_thread)) as pool:
-        futures = {pool.submit(_in_process, *key, key[1] == first): key for key in keys}
+        with _uninterrupted():
+            futures = {pool.submit(_in_process, *key, key[1] == first): key for key in keys}
         try:
             for future in as_completed(futures):
                 yield futures[future], future.result()
@@ -94,11 +97,31 @@ def _by_processes(keys: Sequence[Key], jobs: int, first: int) -> Iterator[tuple[
 
 @contextmanager
 def _ended(pool: ProcessPoolExecutor) -> Iterator[ProcessPoolExecutor]:
-    """What is not begun when it is left early, by Ctrl-C, is not begun any more."""
+    """Where it is left early, by Ctrl-C or an error, what its processes do is given up."""
+    others = multiprocessing.active_children()
     try:
         yield pool
+    except BaseException:
+        pool.shutdown(wait=False, cancel_futures=True)
+        for process in multiprocessing.active_children():
+            if process not in others:
+                process.terminate()
+        raise
     finally:
-        pool.shutdown(cancel_futures=True)
+        pool.shutdown()
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Processes begun here do not answer Ctrl-C themselves, each by a traceback."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 def _one_thread() -> None:

@@ -184,7 +184,7 @@ def _mended(message: str, known: Iterable[str]) -> str:
     if found := re.match(r'Parser key "(\w+)": (.*)', message):
         message = f"--{found[1]}: {found[2]}"
     message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
-    unknown = re.search(r"unrecognized arguments: (\S+)|invalid choice: '([^']*)'", message)
+    unknown = re.search(r"[Uu]nrecognized arguments: (\S+)|invalid choice: '([^']*)'", message)
     if unknown is None:
         return message
     name = unknown[1] or unknown[2]
