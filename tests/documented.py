@@ -83,6 +83,18 @@ def _dist(func: Any, input: Tensor, other: Tensor, p: float = 2) -> Tensor:
     return torch.where(nothing, 0, norm)
 
 
+def _cosine_similarity(
+    func: Any, x1: Tensor, x2: Tensor, dim: int = 1, eps: float = 1e-8
+) -> Tensor:
+    def unit(x: Tensor) -> Tensor:
+        nothing = x.eq(0).all(dim, True)
+        length = torch.linalg.vector_norm(torch.where(nothing, 1, x), 2, dim, keepdim=True)
+        length = torch.where(nothing, 0, length)
+        return x / (length + (length.clamp(min=eps) - length).detach())
+
+    return (unit(x1) * unit(x2)).sum(dim)
+
+
 def _batch_norm(func: Any, *args: Any, **kwargs: Any) -> Any:
     place = 3 if func is F.batch_norm else 1
     given = list(args)
@@ -144,6 +156,7 @@ MENDED: dict[str, Mended] = {
     "softshrink": _at_nan(1),
     "poisson_nll_loss": _poisson_nll_loss,
     "dist": _dist,
+    "cosine_similarity": _cosine_similarity,
     "batch_norm": _batch_norm,
     "sgn": _sign,
     **dict.fromkeys(("var", "std", "var_mean", "std_mean"), _moment),

@@ -171,6 +171,13 @@ def test_second_derivatives_of_powers_at_zero():
     assert by_x.isnan().all()
 
 
+def test_the_second_derivative_of_a_similarity_to_nothing():
+    """x · y / ε ‖y‖, the value where x is shorter than ε, is linear in x."""
+    y = torch.randn(4, 3, dtype=torch.double)
+    (found,) = second(lambda x: F.cosine_similarity(x, y), torch.zeros_like(y))
+    assert_close(found, torch.zeros_like(y), **EXACT)
+
+
 @pytest.mark.parametrize("shape", [(), (1,), (3,)])
 def test_the_slope_of_prelu_at_zero_is_one(shape):
     """One slope, by which the gradient that arrives is multiplied, at every order."""

@@ -268,6 +268,11 @@ KNOWN = {
         ["v1 = x0.dist(x0)"],
         dict(costs=("v1",), second=True),
     ),
+    "the similarity of nothing": (
+        ["x0 = randn(1, (1, 2, 1)).requires_grad_()"],
+        ["v1 = torch.special.log_softmax(x0, 2)", "v2 = F.cosine_similarity(v1, v1, dim=2)"],
+        dict(costs=("v2",), second=True),
+    ),
     "0 to a power": (
         ["x0 = rand(1, (3,)).add(2).requires_grad_()"],
         ["v1 = torch.tensor([0, 1, 3]) ** x0"],

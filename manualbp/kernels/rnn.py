@@ -89,7 +89,8 @@ def rnn_back(
     nonlinearity: str,
 ) -> tuple[Tensor, ...]:
     tanh = nonlinearity == "tanh"
-    every = 1 - output * output if tanh else torch.empty_like(output)
+    # 1 − a² would lose digits where |a| is nearly 1.
+    every = (1 + output).mul_(1 - output) if tanh else torch.empty_like(output)
     delta, a = _steps(every, batch_sizes).unbind(), _steps(output, batch_sizes).unbind()
     g = None if g_output is None else _steps(g_output, batch_sizes).unbind()
     h = _start(g_h_n, a[0])

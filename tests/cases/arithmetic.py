@@ -23,6 +23,7 @@ def unary(
 FLAT = {"second_order": "the gradient is 0 whatever arrives"}
 POSITIVE = {"low": 0.1, "high": 3.0}
 INSIDE = {"low": -0.9, "high": 0.9}
+NEARLY_1 = (2**-20 - 1, 1 - 2**-20)
 STEP = {"low": 0.1, "high": 0.4}  # nowhere near a whole number, nor half of one
 
 UNARY = [
@@ -43,14 +44,14 @@ UNARY = [
     unary("sin", 0.0, 1e3),
     unary("cos", 0.0, 1e3),
     unary("tan", 0.0, 1.5, 1e3, **INSIDE),
-    unary("asin", -2.0, -1.0, 0.0, 1.0, **INSIDE, without=INFINITE),
-    unary("acos", -2.0, -1.0, 0.0, 1.0, **INSIDE, without=INFINITE),
+    unary("asin", -2.0, -1.0, *NEARLY_1, 0.0, 1.0, **INSIDE, without=INFINITE),
+    unary("acos", -2.0, -1.0, *NEARLY_1, 0.0, 1.0, **INSIDE, without=INFINITE),
     unary("atan", -1e10, 0.0, 1e10),
     unary("sinh", -80.0, 0.0, 80.0, without=INFINITE),
     unary("cosh", -80.0, 0.0, 80.0, without=INFINITE),
     unary("asinh", -1e10, 0.0, 1e10),
-    unary("acosh", 0.5, 1.0, 1e10, low=1.5, high=3.0, without=INFINITE),
-    unary("atanh", -2.0, -1.0, 0.0, 1.0, **INSIDE, without=INFINITE),
+    unary("acosh", 0.5, 1.0, 1 + 2**-20, 1e10, low=1.5, high=3.0, without=INFINITE),
+    unary("atanh", -2.0, -1.0, *NEARLY_1, 0.0, 1.0, **INSIDE, without=INFINITE),
     unary("erf", -30.0, 0.0, 30.0),
     unary("erfc", -30.0, 0.0, 30.0),
     unary("erfinv", -2.0, -1.0, 0.0, 1.0, **INSIDE, without=INFINITE),
