@@ -30,7 +30,8 @@ class Documented(TorchFunctionMode):
             return func(*args, **kwargs)
         if kwargs.pop("inplace", False) or (name.endswith("_") and not name.endswith("__")):
             func = _OUT_OF_PLACE.get(name, func)
-            return args[0].copy_(mended(func, args[0].clone(), *args[1:], **kwargs))
+            target, *rest = args or (kwargs.pop(next(iter(kwargs))),)
+            return target.copy_(mended(func, target.clone(), *rest, **kwargs))
         return mended(func, *args, **kwargs)
 
 

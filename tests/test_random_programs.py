@@ -260,7 +260,7 @@ KNOWN = {
     ),
     "poisson_nll_loss with a target below 0": (
         ["x0 = randn(12, ())", "x1 = (-rand(2, ())).requires_grad_()"],
-        ["v2 = F.poisson_nll_loss(x0, x1, full=True)"],
+        ["v0 = torch.selu_(input=x0)", "v2 = F.poisson_nll_loss(v0, x1, full=True)"],
         dict(costs=("v2",)),
     ),
     "no distance": (
