@@ -31,7 +31,9 @@ def _cdist(s: Source) -> Arguments:
         "donot_use_mm_for_euclid_dist",
     )
     p = s.choice(2.0, *_NORMS)
-    return s.tensor(*first, rows, width), s.tensor(*second, s.size(), width), p, mode
+    # By products a small distance is a difference of large numbers, with few digits left.
+    far = s.nonzero(*second, s.size(), width, low=2.5, high=5.0)
+    return s.tensor(*first, rows, width), far, p, mode
 
 
 @of(f.PDist)
