@@ -17,6 +17,7 @@ from torch import Tensor
 from manualbp.verification.diagnosis import Wrong, describe
 from manualbp.verification.numbers import (
     NarrowDtypes,
+    dense,
     distance,
     nudge,
     real,
@@ -209,7 +210,7 @@ class Examination:
                 found = torch.autograd.grad(ends, leaves, arriving, allow_unused=True)
             except Exception as raised:
                 raise BackwardRaised(raised) from raised
-        return Pulled(run, gs, dict(zip(wanted, found, strict=True)))
+        return Pulled(run, gs, dict(zip(wanted, map(dense, found), strict=True)))
 
     @functools.cached_property
     def random(self) -> bool:
@@ -385,7 +386,8 @@ class Examination:
             kind, how = "imprecise", f"is right to {beside.error:.0e} only, as if {rounded}"
         wrong = self.wrong(point, pulled, i, found, expected)
         how = note + (how or self._drawn_anew(point, pulled, i, truth) or describe(wrong))
-        self.find(kind, how if note else how + self.right_where(point, i), i, beside.error)
+        alone = "" if note or "1/n" in how else self.right_where(point, i)
+        self.find(kind, how + alone, i, beside.error)
 
     def _drawn_anew(self, point: Point, pulled: Pulled, i: int, truth: Truth) -> str:
         """Whether the gradient is right from the random state that the forward pass had."""

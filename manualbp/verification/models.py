@@ -128,8 +128,20 @@ def _layers(
     ended: dict[int, Layer] = {}
     own: dict[int, set[Any]] = {}
     claimed: set[Any] = set()
+    running: list[int] = []
+
+    def claim(owner: int | None, values: Any) -> None:
+        """The Functions behind ``values`` that nobody called yet were called by ``owner``."""
+        tensors = [t for t in tree_flatten(values)[0] if isinstance(t, Tensor)]
+        for node in nodes(*(t.grad_fn for t in tensors)):
+            if node not in claimed and hasattr(node, "_forward_cls"):
+                claimed.add(node)
+                if owner is not None:
+                    own.setdefault(owner, set()).add(type(node))
 
     def before(module: nn.Module, args: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+        claim(running[-1] if running else None, (args, keywords))
+        running.append(id(module))
         if id(module) in calls:
             calls[id(module)].calls += 1
             return
@@ -139,14 +151,7 @@ def _layers(
 
     def after(module: nn.Module, _: Any, __: Any, result: Any) -> None:
         ended.setdefault(id(module), calls[id(module)])
-        outputs = [t for t in tree_flatten(result)[0] if isinstance(t, Tensor)]
-        mine = {
-            node
-            for node in nodes(*(t.grad_fn for t in outputs))
-            if node not in claimed and hasattr(node, "_forward_cls")
-        }
-        claimed.update(mine)
-        own.setdefault(id(module), set()).update(type(node) for node in mine)
+        claim(running.pop(), result)
 
     hooks = []
     for module in watched.modules():
@@ -163,9 +168,9 @@ def _layers(
         module = layer.module
         alone = not any(True for _ in module.children())
         direct = any(True for _ in module.parameters(recurse=False))
-        if layer.path and (alone or direct or own[key]):
+        if layer.path and (alone or direct or key in own):
             yield layer
-        elif not layer.path and own[key]:
+        elif not layer.path and key in own:
             yield layer
     if cost is not None:
         yield _cost_layer(cost, output, inputs[-1])

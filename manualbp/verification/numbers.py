@@ -25,6 +25,11 @@ def upstream_like(outputs: Sequence[Tensor], number: int = 0) -> list[Tensor]:
     return found
 
 
+def dense(gradient: Tensor | None) -> Tensor | None:
+    """A gradient that is sparse, as of an embedding, with its zeros."""
+    return gradient.to_dense() if gradient is not None and gradient.is_sparse else gradient
+
+
 def real(tensor: Any) -> Any:
     """A complex gradient as real numbers."""
     return None if tensor is None else as_real(tensor)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from manualbp.core.graph import nodes
 from manualbp.verification.examination import BackwardRaised, Examination, Pulled, first_line
-from manualbp.verification.numbers import distance, upstream_like
+from manualbp.verification.numbers import dense, distance, upstream_like
 from manualbp.verification.points import moved
 from manualbp.verification.subject import Run, seed
 
@@ -146,14 +146,14 @@ def _twice(ex: Examination, name: str) -> None:
         return torch.autograd.grad(outputs, run.leaves, gs, retain_graph=True, allow_unused=True)
 
     seed()
-    first = [None if g is None else g.clone() for g in pull()]
+    first = [None if g is None else g.clone() for g in map(dense, pull())]
     try:
         seed()
         second = pull()
     except Exception as raised:
         ex.find("unsupported", f"a second backward pass (retain_graph): {first_line(raised)}")
         return
-    for i, (one, two) in enumerate(zip(first, second, strict=True)):
+    for i, (one, two) in enumerate(zip(first, map(dense, second), strict=True)):
         error = distance(two, one)
         ex.check(name).saw(error)
         if error > ex.rounding:
