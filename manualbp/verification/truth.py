@@ -103,7 +103,9 @@ class Probe:
         excess = ((off - allowed).clamp(min=0) / floor.clamp(min=1e-300)).nan_to_num(0.0)
         top = float(expected.abs().max()) if expected.numel() else 0.0
         worst = float(off.max()) if off.numel() else 0.0
-        error = worst / (top or largest or 1.0) if worst else 0.0
+        # Where all of it cancels, what is summed up is the measure.
+        measure = top if top > 1e-6 * largest else largest
+        error = worst / (measure or 1.0) if worst else 0.0
         wrong = bool((excess > (self.tolerance if tolerance is None else tolerance)).any())
         return Comparison(error, not wrong)
 
