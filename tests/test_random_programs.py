@@ -209,6 +209,17 @@ FOUND = {
         ["v1 = x0.median().std()", "v2 = x0.max().std()"],
         dict(costs=("v1", "v2")),
     ),
+    "nan in the row of the padding": (
+        [
+            "x0 = torch.full((1, 1), torch.nan)",
+            "x1 = randn(2, (1, 2), torch.float).requires_grad_()",
+        ],
+        [
+            "v2 = F.embedding_bag(torch.zeros(1, 2, dtype=torch.long), x0, "
+            "per_sample_weights=x1, mode='sum', padding_idx=0)"
+        ],
+        dict(costs=("v2",)),
+    ),
     "nan where prelu is one": (
         ["x0 = randn(1, (1,)).requires_grad_()", "x1 = rand(2, (1, 1))"],
         ["v2 = x1.prelu(x0).std()"],

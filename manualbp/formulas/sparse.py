@@ -100,7 +100,7 @@ class EmbeddingBag(Formula):
         g_output: Tensor, input: Tensor, weight: Tensor, bag: Tensor, padding_idx: int | None
     ) -> Tensor:
         each = (g_output[bag] * weight[input]).sum(1)
-        return each if padding_idx is None else each * (input != padding_idx)
+        return each if padding_idx is None else each.masked_fill(input == padding_idx, 0)
 
 
 #: torch's numbers for the modes
