@@ -50,6 +50,7 @@ def slope(
     size = middle.abs()
     best, error = torch.zeros_like(middle), torch.full_like(middle, torch.inf)
     grain = torch.zeros_like(middle)  # the part of the error that is rounding
+    rounding = torch.zeros_like(middle)
     before: Tensor | None = None  # D(h)
     extrapolated: Tensor | None = None
     sides: list[Tensor] = []
@@ -76,9 +77,20 @@ def slope(
         before = central
         if k + 1 >= AT_ONCE and extrapolated is not None:
             scale = best.abs().max() if best.numel() else 0.0
-            if bool((error <= 1e-9 * scale + 1e-9 * best.abs() + 2 * rounding).all()):
+            settled = error <= 1e-9 * scale + 1e-9 * best.abs() + 2 * rounding
+            if bool((settled & _agree(best, extrapolated, error, rounding)).all()):
                 break
-    return Slope(best, error, _kinked(sides, best, error, grain), len(sides) > 1)
+    finite = len(sides) > 1
+    if not finite or extrapolated is None:
+        return Slope(best, error, False, False)
+    # Two steps of a function that jumps may agree by chance; the last one then does not.
+    chance = not bool(_agree(best, extrapolated, error, rounding).all())
+    return Slope(best, error, chance or _kinked(sides, best, error, grain), finite)
+
+
+def _agree(best: Tensor, last: Tensor, error: Tensor, rounding: Tensor) -> Tensor:
+    scale = best.abs().max() if best.numel() else 0.0
+    return (best - last).abs() <= 20 * (error + 4 * rounding) + 1e-3 * scale
 
 
 def _kinked(sides: list[Tensor], best: Tensor, error: Tensor, grain: Tensor) -> bool:

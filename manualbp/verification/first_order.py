@@ -48,6 +48,10 @@ def at_the_inputs(ex: Examination) -> None:
                 ex.find("kink", "no derivative at the inputs given; others were drawn near them")
             return
     ex.base = point
+    if not ex.truth(point).finite:
+        ex.skip(name, "the value is not finite at the inputs")
+        ex.stopped = True
+        return
     ex.skip(name, "no point with a derivative was found near the inputs")
 
 
@@ -122,9 +126,7 @@ def _points(ex: Examination) -> Iterator[tuple[Point, str, str]]:
                     values[i] = change(values[i].detach().double())
             yield replace(base, values=values), f"only {note}", "unsupported"
     if (other := of_batch(ex.subject, base, ex.dtype, 1)) is not None:
-        # A size among the arguments goes with the batch that was given.
-        sized = any(isinstance(v, int | tuple | list) for v in base.others)
-        yield other, "only for a batch of one", "unsupported" if sized else "raises"
+        yield other, "only for a batch of one", "raises"
     elif (other := of_batch(ex.subject, base, ex.dtype, None)) is not None:
         yield other, "only for a larger batch", "unsupported"
     if ex.subject.module is not None:

@@ -29,13 +29,13 @@ def second_order(ex: Examination) -> None:
     name = "second order"
     for number in range(3):
         point = moved(ex.base, 20 + number, 0.02) if number else ex.base
-        settled = _second_order(ex, name, point)
+        settled = _second_order(ex, point)
         if settled is not False:
             return
     ex.skip(name, "no point with a second derivative was found near the inputs")
 
 
-def _second_order(ex: Examination, name: str, point: Point) -> bool | None:
+def _second_order(ex: Examination, point: Point) -> bool | None:
     """True where it was settled, False at a kink, None where it is not offered."""
     run = ex.subject.run(point, ex.dtype)
     us = [g.requires_grad_() for g in upstream_like(run.outputs)]
@@ -72,30 +72,52 @@ def _second_order(ex: Examination, name: str, point: Point) -> bool | None:
         return torch.stack([f.double() for f in found]).sum().reshape(1)
 
     gs = [u.detach() for u in us]
-    middle = value(point, gs)
+    largest = max(float(gs[k].abs().max()) for k in used)
+    settled = True
     for i, found in enumerate(again):
-        if i in ex.accused or point.values[i].is_complex():
-            continue
-        x = point.values[i].detach().double()
-        for number in range(2):
-            # A direction of its own for each: of x − y two equal ones see nothing.
-            noise = upstream_like([x], 40 + 2 * i + number)[0] * sizes_of(x)
+        if i not in ex.accused and not point.values[i].is_complex():
+            settled &= _beside_differences(ex, point, i, found, partial(value, gs=gs), largest)
+    return settled
 
-            def there(t: float, x: Tensor = x, v: Tensor = noise, i: int = i) -> Tensor:
-                return value(point.at(i, x + t * v), gs)
 
-            found_slope = slope(there, middle, ex.eps)
-            if found_slope.kink or not found_slope.finite:
-                return False
-            products = torch.zeros(1) if found is None else found.detach().double() * noise
-            told = float(products.sum())
-            expected, doubt = float(found_slope.value), float(found_slope.error)
-            size = max(abs(expected), float(products.norm()), 1e-9 * float(middle.abs()))
-            off = abs(told - expected)
-            ex.check(name).saw(off / size if size else 0.0)
-            if off > max(SECOND, ex.rounding) * size + 20 * doubt:
-                _tell_second(ex, i, told, expected, off / size, found)
-                break
+def _beside_differences(
+    ex: Examination,
+    point: Point,
+    i: int,
+    found: Tensor | None,
+    value: Callable[[Point], Tensor],
+    largest: float,
+) -> bool:
+    """The second derivative by one slot beside differences; False at a kink.
+
+    Args:
+        ex, point, i: where, and of which slot.
+        found: the second derivative.
+        value: ⟨w, gradient⟩ at a point.
+        largest: of the gradients that arrive.
+    """
+    x, middle = point.values[i].detach().double(), value(point)
+    for number in range(2):
+        # A direction of its own for each: of x − y two equal ones see nothing.
+        noise = upstream_like([x], 40 + 2 * i + number)[0] * sizes_of(x)
+
+        def there(t: float, v: Tensor = noise) -> Tensor:
+            return value(point.at(i, x + t * v))
+
+        measured = slope(there, middle, ex.eps)
+        if measured.kink or not measured.finite:
+            return False
+        products = torch.zeros(1) if found is None else found.detach().double() * noise
+        told = float(products.sum())
+        expected, doubt = float(measured.value), float(measured.error)
+        size = max(abs(expected), float(products.norm()), 1e-9 * float(middle.abs()))
+        off = abs(told - expected)
+        ex.check("second order").saw(off / size if size else 0.0)
+        # Where all of it cancels, rounding is all there is to a second derivative.
+        grain = 1e-12 * float(noise.norm()) * largest
+        if off > max(SECOND, ex.rounding) * size + 20 * doubt + grain:
+            _tell_second(ex, i, told, expected, off / size, found)
+            break
     return True
 
 

@@ -24,6 +24,9 @@ from manualbp.verification.subject import Subject, check_target, custom_function
 #: what the gradient of a whole model may be off along a direction, beside the differences' doubt
 CHAIN = 1e-4
 
+#: how much of the usual step is the first one: of 10⁶ units some are near a kink
+CHAIN_REACH = 2.0**-10
+
 Examine = Callable[[Subject, str, bool], Examination]
 
 
@@ -280,7 +283,7 @@ def _along(
         ]
         return torch.stack(terms).sum().reshape(1)
 
-    measured = slope(there, there(0.0), ex.eps)
+    measured = slope(there, there(0.0), ex.eps, reach=CHAIN_REACH if ex.eps < 1e-12 else 1.0)
     if measured.kink or not measured.finite:
         return None
     products = [

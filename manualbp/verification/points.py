@@ -43,6 +43,8 @@ def of_batch(
     count = outputs[0].shape[0] if outputs else tensors[0].shape[0]
     if not any(t.shape[0] == count for t in tensors) or count == size or count == 0:
         return None
+    if any(type(value) is int and value == count for value in others):
+        return None  # the size of the batch is an argument too
     whole = all(t.is_floating_point() for t in tensors)
     if size is None and (count != 1 or not whole):
         return None  # two equal indices may mean another thing

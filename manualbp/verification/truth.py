@@ -138,14 +138,18 @@ class Truth:
         self.repeats = again.shape == self.middle.shape and bool(
             torch.equal(again.nan_to_num(), self.middle.nan_to_num())
         )
-        self._probes: dict[tuple[tuple[int, ...], bool, int], Probe | None] = {}
+        self._probes: dict[tuple[tuple[int, ...], bool, int, float], Probe | None] = {}
 
     def _vector(self, point: Point) -> Tensor:
         outputs = self.subject.value(point, self.dtype, self.f)
         return torch.cat([t.detach().double().reshape(-1) for t in outputs])
 
     def probe(
-        self, slots: Sequence[int], entries: bool | None = None, number: int = 0
+        self,
+        slots: Sequence[int],
+        entries: bool | None = None,
+        number: int = 0,
+        reach: float = 1.0,
     ) -> Probe | None:
         """How the outputs move with slots; None at a kink, or where they are not finite.
 
@@ -153,17 +157,20 @@ class Truth:
             slots: which, by index; several move together.
             entries: whether each entry is moved by itself; None: where that is cheap.
             number: of the set of random directions.
+            reach: how much of the usual step is the first one.
         """
         n, m = sum(self.point.values[i].numel() for i in slots), self.middle.numel()
         if entries is None:
             quick = n * 6 * self.seconds < ENTRY_BY_ENTRY or n <= DIRECTIONS
             entries = quick and n * m <= LARGEST
-        key = tuple(slots), entries, number
+        key = tuple(slots), entries, number, reach
         if key not in self._probes:
-            self._probes[key] = self._probed(slots, entries, number)
+            self._probes[key] = self._probed(slots, entries, number, reach)
         return self._probes[key]
 
-    def _probed(self, slots: Sequence[int], entries: bool, number: int) -> Probe | None:
+    def _probed(
+        self, slots: Sequence[int], entries: bool, number: int, reach: float
+    ) -> Probe | None:
         originals = [self.point.values[i] for i in slots]
         xs = [as_real(v.detach()).contiguous() for v in originals]
         xs = [x.to(self.dtype or x.dtype) for x in xs]
@@ -188,7 +195,7 @@ class Truth:
                 return self._vector(there)
 
             try:
-                found = slope(moved, self.middle, self.eps)
+                found = slope(moved, self.middle, self.eps, reach=reach)
             except Exception:  # the function has no value there
                 continue
             if found.kink or not found.finite:
