@@ -236,7 +236,7 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=str)
+@pytest.mark.parametrize("value", VALUES, ids=range(len(VALUES)))
 def test_what_is_written_is_the_value(value: Any) -> None:
     read = eval(written(value), {"torch": torch})
     if not isinstance(value, Tensor):

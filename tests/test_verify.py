@@ -208,6 +208,15 @@ def test_what_is_wrong_between_layers_is_found():
     assert report.findings[0].argument.startswith("first."), report
 
 
+def test_the_padding_of_an_embedding_is_no_mistake_of_a_model():
+    model = transformer(wrong=None)
+    model[0] = nn.Embedding(11, 8, padding_idx=3)
+    assert (_tokens() == 3).any()
+    report = manualbp.verify(model, _tokens(), _tokens(), cost=_cost)
+    assert report.ok, report
+    assert any("padding_idx" in check.skipped for check in report.checks)
+
+
 def test_a_frozen_parameter_is_left_alone():
     model = transformer(wrong=None)
     model[0].weight.requires_grad_(False)

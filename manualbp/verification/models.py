@@ -61,7 +61,7 @@ def verify_model(
                 why = f"{layer.path or 'the model'} contains {inner[0]}, which is not right"
                 report.checks.append(Check("layers", skipped=why, path=layer.path))
                 continue
-            examination = _examined(layer, known, examine)
+            examination = _examined(layer, known, examine, report)
             if examination is None:
                 continue
             found += [f for f in examination.findings if f.against or f.kind == "kink"]
@@ -100,8 +100,13 @@ def _merged(findings: Sequence[Finding]) -> list[Finding]:
     return kept
 
 
-def _examined(layer: Layer, known: set[Any], examine: Examine) -> Examination | None:
+def _examined(
+    layer: Layer, known: set[Any], examine: Examine, report: Report
+) -> Examination | None:
     """Thoroughly, where a Function is in it and no layer like it was examined before."""
+    if why := _on_purpose(layer.module):
+        report.checks.append(Check("layers", skipped=f"{layer.path}: {why}", path=layer.path))
+        return None
     try:
         subject = Subject(layer.module, layer.inputs, keywords=layer.keywords)
     except (TypeError, ValueError):
@@ -116,6 +121,24 @@ def _examined(layer: Layer, known: set[Any], examine: Examine) -> Examination | 
     thorough = bool(functions) and mine not in known
     known.add(mine)
     return examine(subject, layer.path, thorough)
+
+
+def _on_purpose(module: nn.Module) -> str:
+    """Why the gradient of one of torch's own layers is not the derivative of its value."""
+    if isinstance(module, nn.CTCLoss):
+        return "its gradient is that of normalised log-probabilities alone"
+    if getattr(module, "padding_idx", None) is not None:
+        return "its padding_idx is learnt by nobody"
+    return ""
+
+
+def _padding(model: nn.Module) -> dict[str, int]:
+    """The row of a weight that is padding, by the name of the weight."""
+    return {
+        ".".join(filter(None, (name, "weight"))): module.padding_idx
+        for name, module in model.named_modules()
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.padding_idx is not None
+    }
 
 
 # ------------------------------------------------------------------------------- layers
@@ -238,6 +261,7 @@ def _chain(ex: Examination) -> None:
     """The gradient of the whole along random directions through all inputs and parameters."""
     name = "the chain of layers"
     subject = ex.subject
+    padding = {} if subject.module is None else _padding(subject.module)
     given = subject.given
     for dtype in (torch.double, None):
         try:
@@ -252,6 +276,9 @@ def _chain(ex: Examination) -> None:
     for number in range(3):
         noise = upstream_like([v.detach().double() for v in given.values], 60 + number)
         directions = [d * sizes_of(v) for d, v in zip(noise, given.values, strict=True)]
+        for slot, direction in zip(subject.slots, directions, strict=True):
+            if slot.parameter in padding:
+                direction[padding[slot.parameter]] = 0.0
         beside = _along(ex, pulled, directions)
         if beside is None:
             continue
