@@ -49,7 +49,7 @@ EQUIVALENT: dict[str, str] = {}
 SEEDS, ROUNDED = 40, 8
 #: at how many arguments a mutant is verified: where its gradient is another, where that is only so
 #: at kinks, and where it is the same
-TRIES, TRIES_AT_KINKS, BLIND_TRIES = 8, 2, 2
+TRIES, TRIES_AT_KINKS, BLIND_TRIES = 8, 1, 1
 #: seconds after which a rule does not end
 PATIENCE = 10.0
 
@@ -302,11 +302,13 @@ def _judged(oracle: str, mutant: mutation.Mutant) -> str:
                 same.append((formula, place))
                 continue
             # At drawn ones the tests verify every formula.
-            if usable("differences" if place < SEEDS else oracle, formula, place):
-                found = said(oracle, wrong, drawn(formula)[place])
-                if found:
-                    return found
-                other += 1
+            judge = "differences" if place < SEEDS else oracle
+            if place < SEEDS and not usable(judge, formula, place):
+                continue
+            found = said(oracle, wrong, drawn(formula)[place])
+            if found and usable(judge, formula, place):
+                return found
+            other += not found
     if not other:  # its numbers are right: perhaps it is something else that is not
         for formula, place in same[:BLIND_TRIES]:
             found = said(oracle, built[formula], drawn(formula)[place])
