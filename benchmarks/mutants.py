@@ -4,6 +4,7 @@ python benchmarks/mutants.py                        all of them; writes the tabl
 python benchmarks/mutants.py --jobs 2               in two processes
 python benchmarks/mutants.py --resume               goes on where the last run was stopped
 python benchmarks/mutants.py --again                the same, and judges anew what lived
+python benchmarks/mutants.py --every 3              a third of them
 python benchmarks/mutants.py --only Linear rnn      of these formulas or files alone; printed
 python benchmarks/mutants.py --oracle differences   by central differences along four directions
 """
@@ -317,22 +318,23 @@ def _judged(oracle: str, mutant: mutation.Mutant) -> str:
     return "differs" if other else "lives"
 
 
-def chosen(only: list[str]) -> list[mutation.Mutant]:
-    return [
+def chosen(only: list[str], every: int) -> list[mutation.Mutant]:
+    of_those = [
         m
         for m in mutation.mutants()
         if not only or m.file in only or {f.__name__ for f in m.formulas} & {*only}
     ]
+    return of_those[::every]
 
 
 #: what a process works on
 _WORK: dict[str, Any] = {}
 
 
-def _begin(oracle: str, only: list[str]) -> None:
+def _begin(oracle: str, only: list[str], every: int) -> None:
     """In every process: the same mutants in the same order, so that a number says which."""
     torch.set_num_threads(1)
-    _WORK.update(oracle=oracle, mutants=chosen(only))
+    _WORK.update(oracle=oracle, mutants=chosen(only, every))
 
 
 def _judge(number: int) -> dict[str, Any]:
@@ -348,9 +350,9 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
         known = {e["name"]: e for e in map(json.loads, log.read_text("utf-8").splitlines())}
     if options.again:
         known = {n: e for n, e in known.items() if e["verdict"] not in LIVE}
-    work = chosen(options.only)
+    work = chosen(options.only, options.every)
     waiting = [i for i, m in enumerate(work) if m.name not in known]
-    begin = options.oracle, options.only
+    begin = options.oracle, options.only, options.every
     with log.open("a" if known else "w", encoding="utf-8") as file:
         if options.jobs == 1:
             _begin(*begin)
@@ -420,6 +422,7 @@ def main() -> int:
     )
     parser.add_argument("--only", nargs="+", default=[], help="names of formulas or of their files")
     parser.add_argument("--oracle", choices=ORACLES, default="verify")
+    parser.add_argument("--every", type=int, default=1, help="of so many the first one")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--resume", action="store_true", help="judge what was not judged before")
     parser.add_argument("--again", action="store_true", help="the same, and what lived before")

@@ -79,7 +79,7 @@ def _grid_sample(s: Source) -> Arguments:
     points = [s.size(1, 3) for _ in range(axes)]
     return (
         s.tensor(count, s.size(1, 2), *shape),
-        s.tensor(count, *points, axes, low=-1.6, high=1.6),
+        s.tensor(count, *points, axes, low=-3.6, high=3.6),
         mode,
         padding,
         s.boolean(),
