@@ -43,8 +43,155 @@ from manualbp.verification import samples
 
 Arguments = tuple[Any, ...]
 
-#: name of a mutant that lives, without its line, as a regular expression → why it may
-EQUIVALENT: dict[str, str] = {}
+#: why a mutant may live → those that do for that reason, by their names without the line, in which
+#: "…" stands for anything
+EQUIVALENT: dict[str, tuple[str, ...]] = {
+    "Where numbers are equal or a length is 0, the function has no derivative. The rule chooses "
+    "one as torch does, the mutant another; nothing tells which is right.": (
+        "Maximum.shared: …",
+        "ClampBetween.shared: …",
+        "ClampBetween.grad_min: …input == min…",
+        "ClampBetween.grad_min: …min < max…",
+        "ClampBetween.grad_min: …tie…",
+        "ClampBetween.grad_max: …input == max…",
+        "ClampBetween.grad_max: …min < max…",
+        "ClampBetween.grad_max: …tie…",
+        "margin._grad_of_min: …a == b…",
+        "margin._grad_of_min: g / 2 → …",
+        "reduction._in_equal_parts: g / chosen.sum(dim, keepdim=True) → …",
+        "distance._times_slope: largest / largest.sum(-1, keepdim=True) → …",
+        "reduction._slope_of_norm: x.sign() * largest / largest.sum(dim, keepdim=True) → …",
+        "normalization._slope_of_norm: …largest…",
+        "Atan2.inverse_square: …square == 0…",
+        "CDist.slopes: …output == 0…",
+        "PairwiseDistance…norm == 0…",
+        "distance._times_slope: …norm == 0…",
+        "distance._times_slope: …nowhere…",
+        "distance._times_slope: …d == 0…",
+        "distance._grad_of_cosine: …lx == 0…",
+        "reduction._slope_of_norm: …a == 0…",
+        "reduction._slope_of_norm: …size == 0…",
+        "reduction._masked_at_norm_0: …",
+        "Norm.grad_input: _masked_at_norm_0(…",
+        "Dist.grad_input: _masked_at_norm_0(…",
+        "normalization._slope_of_norm: …y == 0…",
+        "Normalize.grad_input: …norm == 0…",
+        "Std.grad_input: …output == 0…",
+        "LPPool.grad_input: …pooled == 0…",
+        "LPPool.grad_input: …zero…",
+        "Xlogy.grad_input: …input == 0…",
+        "Xlogy.grad_input: other <= 0 → …",
+        "Abs.grad_input: g * input.sign() → g / input.sign()",
+    ),
+    "At x = 0 a power has a slope from one side alone, because xʸ is no number for negative x.": (
+        "Pow.grad_input: …exponent == 0…",
+        "Pow.grad_exponent: …input == 0…",
+        "Pow.grad_exponent: exponent > 1 → …",
+        "Pow.grad_exponent: exponent >= 0 → …",
+    ),
+    "The same numbers in every case: a name or an axis that stands for the same shape.": (
+        "Pow.grad_input: torch.zeros_like(g) → torch.zeros_like(input)",
+        "attention._scores: product.shape[-2:] → …",
+        "GaussianNLL.grad_var: _per_entry(g, ratio, reduction) → _per_entry(g, error, reduction)",
+        "PoissonNLL.grad_input: _per_entry(g, input, reduction) → _per_entry(g, target, reduction)",
+        "PoissonNLLFull.grad_target: _per_entry(g, input, reduction) → "
+        "_per_entry(g, target, reduction)",
+        "SoftMargin.grad_input: _per_entry(g, input, reduction) → _per_entry(g, target, reduction)",
+        "MultiLabelMargin.grad_input: _label_pairs(input, target) → _label_pairs(target, target)",
+        "MultiLabelMargin.grad_input: input[..., 0] → …",
+        "FixedBatchNorm.grad_weight: _per_channel(running_mean, g) → "
+        "_per_channel(running_mean, input)",
+        "GroupNorm.normalized: _grouped(input, mean) → _grouped(input, rstd)",
+        "Embedding.grad_weight: _counts(indices, rows, g) → _counts(indices, rows, input)",
+        "EmbeddingBag.grad_weight: _counts(input, rows, g_output) → _counts(input, rows, input)",
+        "sparse._sum_by_row: (indices == padding_idx).unsqueeze(-1) → …unsqueeze(1)",
+        "PDist.grad_input: …unsqueeze(1)",
+        "PDist.grad_input: len(input) → len(output)",
+        "matmul._grad_right: left.unsqueeze(-1) → left.unsqueeze(1)",
+        "ctc.…unsqueeze(1)",
+        "ctc._paths: …logsumexp(1)",
+        "CosineSimilarity.forward: torch.cosine_similarity(x1, x2, dim, eps) → "
+        "torch.cosine_similarity(x2, x1, dim, eps)",
+        "TripletMargin.grad_positive: torch.minimum(negative, swapped) → "
+        "torch.minimum(swapped, negative)",
+        "conv._sum_over_positions: … → delta.sum((*range(2, delta.dim()), 0))",
+        "normalization._sum_per_channel: … → t.sum((*range(2, t.dim()), 0))",
+        "ctc._alpha: torch.stack([a[:, 2:], a[:, 1:-1], skipped]) → torch.stack([…",
+        "ctc._alpha: return (torch.stack(arriving), torch.stack(staying)) → …",
+        "ClampBetween.grad_max: (input > max) & (min <= max) → input > max",
+        "ClampBetween.grad_max: min <= max → max <= max",
+    ),
+    "Autograd sums a gradient over the axes that its input does not have.": (
+        "Linear.grad_bias: …_rows(delta).sum(0) → …",
+        "Bilinear.grad_bias: …_rows(delta).sum(0) → …",
+        "_Recurrent.grad_bias_…",
+        "LayerNorm.grad_weight: (g_output * normalized).sum_to_size(normalized_shape) → …",
+        "LayerNorm.grad_bias: …",
+        "RMSNorm.grad_weight: (g * normalized).sum_to_size(normalized_shape) → g * normalized",
+        "IndexFill.grad_value: torch.where(at, g, 0).sum() → torch.where(at, g, 0)",
+        "conv._by_convolution: ….sum(0) → …",
+        "Bilinear.mixed: _rows(delta) → delta",
+    ),
+    "How far a search goes, or how much is done at once: more, or less but enough, is the same.": (
+        "conv.by_products: math.prod(…",
+        "conv.by_products: image.shape[-1] → …",
+        "Interpolate.grad_input: 2 * math.ceil(n / max(out, 1))…",
+        "Interpolate.grad_input: n / max(out, 1) → …",
+        "Interpolate.grad_input: min(size, BLOCK + 8 * reach[axis]) → …",
+        "Interpolate.grad_input: …8 * reach[axis]…",
+        "Interpolate.grad_input: int((start - reach[axis]) * ratio) - 1 → …",
+        "Interpolate.grad_input: (start - reach[axis]) * ratio → …",
+        "Interpolate.grad_input: start - reach[axis] → …",
+        "Interpolate.grad_input: int((stop + reach[axis]) * ratio) + 2 → …",
+        "Interpolate.grad_input: (stop + reach[axis]) * ratio → …",
+        "Interpolate.grad_input: stop + reach[axis] → …",
+        "AdaptiveAvgPool.grad_input: start * out → start",
+        "….back_in_time: …gates.chunk(…",
+        "LSTM.thought: gates.chunk(4, 1) → gates.chunk(5, 1)",
+        "GRU.before: gates.chunk(5, 1) → gates.chunk(6, 1)",
+        "GridSample.grad_grid: F.pad(as_one_axis(input, axes), (0, 1)) → …",
+    ),
+    "What is changed is not used: an option that the rule does not look at, a slope times 0, "
+    "numbers that a mask takes out.": (
+        "AvgPool.grad_input: options = …",
+        "pooling._avg_pool_transpose: options = …",
+        "LPPool.grad_input: _avg_pool_transpose(… True, … → …",
+        "ctc._paths: torch.where(_length_mask(targets.shape[1], target_lengths), targets, blank) → "
+        "targets",
+        "loss._class_index: input.shape[axis] - 1 → …",
+        "loss._per_example: target.where(counted, 0) → target.where(counted, 1)",
+        "vision._grid_points: …",
+        "vision._taps: torch.zeros_like(pixel) → torch.ones_like(pixel)",
+        "vision._taps: (pixel >= 0) & (pixel < size) → pixel < size",
+        "vision._taps: torch.where(there, pixel, -1) → torch.where(there, pixel, -2)",
+        "CosineEmbedding.share: (y == -1) & (cosine > margin) → cosine > margin",
+        "_SequenceState.__init__: start[:0] → start[:1]",
+        "dropout.share_kept: 0.0 if p == 1 … → 1.0 if p == 1 …",
+    ),
+    "Two signs, or an even function: −1 twice is 1.": (
+        "vision._cubic: t - 1 → 1 - t",
+        "vision._padded: x - low → low - x",
+    ),
+    "A bound that keeps rounding or overflow away; nothing that is drawn is beyond it.": (
+        "ELU.grad_input: _at_most_0(input) → input",
+        "SELU.grad_input: _at_most_0(input) → input",
+        "Mish.grad_input: input.clamp(max=40) → …",
+        "BCE.grad_input: (input * (1 - input)).clamp(min=1e-12) → …",
+        "GaussianNLL.…var.clamp(min=eps) → var",
+        "distance._grad_of_cosine: l….clamp(min=eps) → l…",
+        "ctc._paths: both[0].clamp(min=_NEVER) → both[0]",
+        "ctc._paths: _NEVER / 2 → …",
+        "ctc._alpha: staying[-1].clamp(min=_NEVER) → staying[-1]",
+        "EmbeddingBag.grad_weight: size.clamp(min=1) → …",
+        "reduction._shifted: min(places, x.shape[-1]) → places",
+    ),
+    "The value is nan or infinite: a variance of one number, a target that no path reads as.": (
+        "NanToNum.grad_input: return g * input.isfinite() → return g",
+        "reduction._deviation: share * math.inf → …",
+        "ctc._paths: …input_lengths…",
+        "ctc._paths: target_lengths > 0 → …",
+    ),
+}
 
 #: seeds of the arguments that are drawn for each formula, before those of the tests' rows
 SEEDS, ROUNDED = 40, 8
@@ -374,9 +521,16 @@ def run(options: argparse.Namespace) -> list[dict[str, Any]]:
 # ------------------------------------------------------------------------------------------- docs
 
 
+def explains(pattern: str, key: str) -> bool:
+    return re.fullmatch(re.escape(pattern).replace("…", ".*"), key) is not None
+
+
 def reason(key: str) -> str:
     """Why a mutant may live; empty where nobody has said so."""
-    return next((why for k, why in EQUIVALENT.items() if re.fullmatch(k, key)), "")
+    for why, patterns in EQUIVALENT.items():
+        if any(explains(pattern, key) for pattern in patterns):
+            return why
+    return ""
 
 
 def report(entries: list[dict[str, Any]]) -> str:
@@ -408,7 +562,7 @@ def publish(text: str) -> None:
     """Put the text between the marks in docs/verify.md."""
     page = ROOT / "docs" / "verify.md"
     marks = "<!-- mutants:begin -->", "<!-- mutants:end -->"
-    old = page.read_text(encoding="utf-8")
+    old = page.read_text(encoding="utf-8") if page.exists() else "# Is my backward right?\n"
     if marks[0] not in old:
         old = f"{old.rstrip()}\n\n## Mutants\n\n{marks[0]}\n{marks[1]}\n"
     before, rest = old.split(marks[0])
@@ -437,17 +591,29 @@ def main() -> int:
     for name in unexplained:
         print(f"lives, and EQUIVALENT gives no reason: {name}")
     keys = [e["key"] for e in entries if e["verdict"] in LIVE]
-    idle = [k for k in EQUIVALENT if not any(re.fullmatch(k, key) for key in keys)]
-    if not options.only and options.oracle == "verify":
-        for pattern in idle:
-            print(f"EQUIVALENT explains none that lives: {pattern}")
-        if not unexplained and not idle:
-            publish(PAGE.format(table=report(entries), lives=survivors(entries), machine=machine()))
-    return 1 if unexplained or (idle and not options.only) else 0
+    patterns = [pattern for patterns in EQUIVALENT.values() for pattern in patterns]
+    idle = [p for p in patterns if not any(explains(p, key) for key in keys)]
+    if options.only or options.oracle != "verify":
+        return bool(unexplained)
+    if options.every > 1:
+        idle = []
+    for pattern in idle:
+        print(f"EQUIVALENT explains none that lives: {pattern}")
+    if unexplained or idle:
+        return 1
+    command = (
+        f"python benchmarks/mutants.py{f' --every {options.every}' if options.every > 1 else ''}"
+    )
+    publish(
+        PAGE.format(
+            command=command, machine=machine(), table=report(entries), lives=survivors(entries)
+        )
+    )
+    return 0
 
 
 PAGE = """
-Written by `python benchmarks/mutants.py`. {machine}.
+Written by `{command}`. {machine}.
 A mutant is one edit of the source of one rule, or of a function that rules call: a term or a
 factor dropped, a sign, an operator, a constant or an axis changed, operands, arguments or results
 exchanged, a transpose, a mask, a branch or a call left out. `manualbp.verify` runs at arguments

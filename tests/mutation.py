@@ -286,21 +286,22 @@ def restated(
     return types.new_class(formula.__name__, (formula,), exec_body=lambda b: b.update(body))
 
 
-def mutants(of: Iterable[type[Formula]] | None = None) -> list[Mutant]:
+def mutants(of: Iterable[type[Formula]] = ()) -> list[Mutant]:
     """All mutants of the rules of these formulas, or of all, in the order of the source."""
-    everything = sites(all_formulas())
-    asked = None if of is None else {*of}
-    made: list[Mutant] = []
-    for function, known in everything.items():
-        if asked is None or asked & {*known}:
-            made += _mutants(function, tuple(known))
-    return made
+    asked = {*(of or all_formulas())}
+    return [
+        mutant
+        for function, known in sites(all_formulas()).items()
+        if asked & {*known}
+        for mutant in _mutants(function, tuple(known))
+    ]
 
 
-def _mutants(function: Function, known: tuple[type[Formula], ...]) -> Iterator[Mutant]:
-    definition = syntax(function)
+@cache
+def _mutants(function: Function, known: tuple[type[Formula], ...]) -> list[Mutant]:
+    definition, made = syntax(function), []
     if definition.returns is not None and ast.unparse(definition.returns) == "bool":
-        return  # a test
+        return []  # a test
     seen = {_undecorated(definition, ast.unparse)}
     names: dict[str, int] = {}
     for edit in edits(definition):
@@ -309,7 +310,8 @@ def _mutants(function: Function, known: tuple[type[Formula], ...]) -> Iterator[M
             continue
         seen.add(mutant.source)
         names[mutant.change] = names.get(mutant.change, 0) + 1
-        yield Mutant(function, edit, known, names[mutant.change])
+        made.append(Mutant(function, edit, known, names[mutant.change]))
+    return made
 
 
 # ------------------------------------------------------------------------------------------ edits

@@ -8,8 +8,10 @@ import torch
 from mutation import Mutant, mutants
 from torch import Tensor
 
+import manualbp
 from manualbp import Formula, formulas
 from manualbp.core.derivation import KERNELS
+from manualbp.verification import samples
 
 
 def rule(g: Tensor, input: Tensor, other: Tensor, alpha: float, beta: float, dim: int) -> Tensor:
@@ -111,7 +113,8 @@ def test_names_are_read_and_told_apart() -> None:
     change = "_rows(delta).mT @ _rows(input) → _rows(input) @ _rows(delta).mT"
     assert str(weight) == f"Linear.grad_weight: {change} (line {line})"
     assert len({m.name for m in found}) == len(found)
-    assert [m.name for m in mutants([formulas.Linear])] == [m.name for m in found]
+    again = mutation._mutants.__wrapped__(weight.function, weight.formulas)
+    assert [m.name for m in again] == [m.name for m in found if m.where == weight.where]
 
 
 def test_there_are_a_thousand_mutants_of_every_file_together() -> None:
@@ -122,3 +125,25 @@ def test_there_are_a_thousand_mutants_of_every_file_together() -> None:
     assert {*CHANGES} <= kinds
     for mutant in random.Random(0).sample(found, 200):  # all can be built; it takes seconds
         assert issubclass(mutant.build(), Formula)
+
+
+KILLED = (
+    "Sigmoid.grad_input: 1 - output → output - 1",
+    "Tanh.grad_input: 1 - output * output → 1.001 - output * output",
+    "Softmax.grad_input: ga.sum(dim, keepdim=True) → ga.mean(dim, keepdim=True)",
+    "Hardtanh.grad_input: (input <= min_val) | (input >= max_val) → input <= min_val",
+    "Linear.grad_weight: _rows(delta).mT @ _rows(input) → _rows(delta) @ _rows(input)",
+    "normalization._grad_of_input: gw - _mean(gw, r) → gw",
+)
+
+
+@pytest.mark.parametrize("key", KILLED)
+def test_verify_kills_a_mutant_of_each_kind(key: str) -> None:
+    mutant = next(m for m in mutants() if m.key == key)
+    formula = mutant.formulas[0]
+    arguments = samples.draw(formula, samples.Seeded(1))
+    places = samples.differentiable(formula, arguments)
+    given = [a.requires_grad_() if i in places else a for i, a in enumerate(arguments)]
+    report = manualbp.verify(mutant.build(), *given)
+    assert not report.ok
+    assert report.findings[0].kind in ("wrong", "raises")
