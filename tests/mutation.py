@@ -377,7 +377,11 @@ def _of_node(
         return
     if isinstance(node, (ast.JoinedStr, ast.Raise, ast.arguments)) or _aside(node):
         return
-    if isinstance(node, ast.expr) and _of_nan(node):
+    if isinstance(node, ast.expr) and (_of_nan(node) or _is_tie(node, context)):
+        return
+    if isinstance(node, ast.Call) and node.args and _is_tie(node.args[0], context):
+        # What it is where they are equal is a choice. (The third is what it is elsewhere.)
+        yield from _of_node(node.args[2], node, "args", 2, context, around)
         return
     for kind, new in _changes(node, parent, where, context):
         for n in ast.walk(new):
@@ -421,6 +425,18 @@ def _of_nan(node: ast.expr) -> bool:
         return _of_nan(node.operand)
     name = getattr(node.func, "attr", "") if isinstance(node, ast.Call) else ""
     return name in ("isnan", "isfinite", "isinf") and not _is_module(node.func.value)
+
+
+def _is_tie(node: ast.AST, context: _Context) -> bool:
+    """Whether a condition holds only where two tensors are equal, and the function has a kink."""
+    match node:
+        case ast.Compare(ast.Name(a), [ast.Eq()], [ast.Name(b)]):
+            return context.kinds.get(a) == context.kinds.get(b) == "Tensor"
+        case ast.BinOp(left, ast.BitAnd(), right):
+            return _is_tie(left, context) or _is_tie(right, context)
+        case ast.BinOp(left, ast.BitOr(), right):
+            return _is_tie(left, context) and _is_tie(right, context)
+    return False
 
 
 def _guards(node: ast.AST) -> bool:
@@ -499,7 +515,8 @@ def _is_transpose(node: ast.AST) -> bool:
 
 
 def _unary(node: ast.UnaryOp, *_: Any) -> Iterator[tuple[str, ast.AST]]:
-    if not isinstance(node.op, ast.UAdd):
+    axis = isinstance(node.operand, ast.Constant) and isinstance(node.operand.value, int)
+    if not axis:  # −1 is the last: another constant makes another axis of it
         yield ("sign" if isinstance(node.op, ast.USub) else "condition"), node.operand
 
 
@@ -509,6 +526,9 @@ def _constant(
     value = node.value
     if _guards(parent) or _is_tiny(node):
         return
+    fills = isinstance(parent, ast.Call) and getattr(parent.func, "attr", "") == "masked_fill"
+    if fills and value == 1:
+        return  # against a division by 0
     if isinstance(value, bool):
         yield "constant", ast.Constant(not value)
     elif isinstance(value, (int, float)):
@@ -711,6 +731,8 @@ def _sequence(
         return
     if not isinstance(parent, (ast.Return, ast.Call, ast.Assign)):
         return
+    if isinstance(parent, ast.Call) and getattr(parent.func, "attr", "") == "sum":
+        return  # axes, in any order
     for i, (a, b) in enumerate(itertools.pairwise(node.elts)):
         if ast.unparse(a) != ast.unparse(b):
             elements = [*node.elts[:i], b, a, *node.elts[i + 2 :]]
