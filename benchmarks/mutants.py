@@ -53,7 +53,6 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "ClampBetween.grad_max: …tie…",
         "Normalize.grad_input: _slope_of_norm(unit, norm, p) → …",
         "PickOne.grad_input: chosen.sum() → chosen",
-        "reduction._slope_of_norm: torch.zeros_like(x) → torch.ones_like(x)",
         "reduction._in_equal_parts: g / chosen.sum(dim, keepdim=True) → …",
         "distance._times_slope: largest / largest.sum(-1, keepdim=True) → …",
         "reduction._slope_of_norm: x.sign() * largest / largest.sum(dim, keepdim=True) → …",
@@ -106,6 +105,9 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "TripletMargin.grad_positive: torch.minimum(negative, swapped) → "
         "torch.minimum(swapped, negative)",
         "ctc._alpha: torch.stack([a[:, 2:], a[:, 1:-1], skipped]) → torch.stack([…",
+        "ctc._alpha: torch.zeros_like(emitted[0]) → torch.ones_like(emitted[0])",
+        "ctc._alpha: emitted[0] → emitted[1]",
+        "distance._times_slope: d.abs() → norm.abs() #2",
         "ctc._alpha: return (torch.stack(arriving), torch.stack(staying)) → …",
         "ClampBetween.grad_max: (input > max) & (min <= max) → input > max",
         "ClampBetween.grad_max: min <= max → max <= max",
@@ -143,6 +145,7 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
     "What is changed is not used: an option that the rule does not look at, a slope times 0, "
     "numbers that a mask takes out.": (
         "AvgPool.grad_input: options = …",
+        "reduction._slope_of_norm: torch.zeros_like(x) → torch.ones_like(x)",
         "HingeEmbedding.grad_input: (….masked_fill(slope == 0, 0) → …",
         "pooling._avg_pool_transpose: _avg_pool_transpose(g, (1, *kernel), (1, *step), … → …",
         "pooling._avg_pool_transpose: options = …",

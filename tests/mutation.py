@@ -379,6 +379,12 @@ def _of_node(
         return
     if isinstance(node, ast.expr) and (_of_nan(node) or _is_tie(node, context)):
         return
+    if _guards(node) and isinstance(node.func, ast.Attribute):
+        if node.func.attr == "where":
+            yield from _of_node(node.args[2], node, "args", 2, context, around)
+        else:
+            yield from _of_node(node.func.value, node.func, "value", None, context, around)
+        return
     if isinstance(node, ast.Call) and node.args and _is_tie(node.args[0], context):
         # What it is where they are equal is a choice. (The third is what it is elsewhere.)
         yield from _of_node(node.args[2], node, "args", 2, context, around)
@@ -439,13 +445,32 @@ def _is_tie(node: ast.AST, context: _Context) -> bool:
     return False
 
 
+def _is_zero(node: ast.AST) -> bool:
+    """Whether a condition holds only where something is 0."""
+    match node:
+        case ast.Compare(_, [ast.Eq()], [ast.Constant(0)]):
+            return True
+        case ast.BinOp(left, ast.BitAnd(), right):
+            return _is_zero(left) or _is_zero(right)
+    return False
+
+
 def _guards(node: ast.AST) -> bool:
-    """Whether a call is ``max(n, 1)`` or alike, which is n except for tensors without entries."""
-    return (
-        isinstance(node, ast.Call)
-        and getattr(node.func, "id", "") in ("max", "min")
-        and any(isinstance(a, ast.Constant) for a in node.args)
-    )
+    """Whether a call is ``max(n, 1)``, ``t.masked_fill(t == 0, 1)``, ``t.clamp(min=eps)`` or alike.
+
+    They avoid a division by 0 or its logarithm, of tensors without entries or of length 0.
+    """
+    match node:
+        case ast.Call(ast.Name("max" | "min"), arguments):
+            return any(isinstance(a, ast.Constant) for a in arguments)
+        case ast.Call(ast.Attribute(attr="masked_fill"), [mask, fill]):
+            found = isinstance(mask, ast.Name) or _is_zero(mask)
+            return found and ast.unparse(fill) in ("1", "math.inf")
+        case ast.Call(ast.Attribute(attr="where"), [mask, ast.Constant(1), _]):
+            return _is_zero(mask)
+        case ast.Call(ast.Attribute(attr="clamp"), [], [ast.keyword("min", bound)]):
+            return ast.unparse(bound) in ("1", "eps") or _is_tiny(bound)
+    return False
 
 
 def _changes(
@@ -526,9 +551,6 @@ def _constant(
     value = node.value
     if _guards(parent) or _is_tiny(node):
         return
-    fills = isinstance(parent, ast.Call) and getattr(parent.func, "attr", "") == "masked_fill"
-    if fills and value == 1:
-        return  # against a division by 0
     if isinstance(value, bool):
         yield "constant", ast.Constant(not value)
     elif isinstance(value, (int, float)):
