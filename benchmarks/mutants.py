@@ -21,7 +21,6 @@ import sys
 import time
 import warnings
 import zlib
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -44,66 +43,25 @@ from manualbp.verification import samples
 
 Arguments = tuple[Any, ...]
 
-#: why a mutant may live → those that do for that reason, by their names without the line, in which
-#: "…" stands for anything
-EQUIVALENT: dict[str, tuple[str, ...]] = {
-    "Where numbers are equal or a length is 0, the function has no derivative. The rule chooses "
-    "one as torch does, the mutant another; nothing tells which is right.": (
-        "ClampBetween.grad_min: …tie…",
-        "ClampBetween.grad_max: …tie…",
-        "Normalize.grad_input: _slope_of_norm(unit, norm, p) → …",
-        "PickOne.grad_input: chosen.sum() → chosen",
-        "reduction._in_equal_parts: g / chosen.sum(dim, keepdim=True) → …",
-        "distance._times_slope: largest / largest.sum(-1, keepdim=True) → …",
-        "reduction._slope_of_norm: x.sign() * largest / largest.sum(dim, keepdim=True) → …",
-        "normalization._slope_of_norm: …largest…",
-        "Atan2.inverse_square: …square == 0…",
-        "CDist.slopes: …output == 0…",
-        "PairwiseDistance…norm == 0…",
-        "distance._times_slope: …norm == 0…",
-        "distance._times_slope: …nowhere…",
-        "distance._times_slope: …d == 0…",
-        "distance._grad_of_cosine: …lx == 0…",
-        "reduction._slope_of_norm: …a == 0…",
-        "reduction._slope_of_norm: …size == 0…",
-        "reduction._masked_at_norm_0: …",
-        "Norm.grad_input: _masked_at_norm_0(…",
-        "Dist.grad_input: _masked_at_norm_0(…",
-        "normalization._slope_of_norm: …y == 0…",
-        "Normalize.grad_input: …norm == 0…",
-        "Std.grad_input: …output == 0…",
-        "LPPool.grad_input: …pooled == 0…",
-        "LPPool.grad_input: …zero…",
-        "Xlogy.grad_input: …input == 0…",
-        "Xlogy.grad_input: other <= 0 → …",
-        "Abs.grad_input: g * input.sign() → g / input.sign()",
-    ),
-    "At x = 0 a power has a slope from one side alone, because xʸ is no number for negative x.": (
-        "Pow.grad_input: …exponent == 0…",
-        "Pow.grad_exponent: …input == 0…",
-        "Pow.grad_exponent: exponent > 1 → …",
-        "Pow.grad_exponent: exponent >= 0 → …",
-    ),
+#: why a mutant is the same function → those that are for that reason, by their names without the
+#: line, in which "…" stands for anything
+SAME: dict[str, tuple[str, ...]] = {
     "The same numbers in every case: a name or an axis that stands for the same shape.": (
         "Pow.grad_input: torch.zeros_like(g) → torch.zeros_like(input)",
         "attention._scores: product.shape[-2:] → …",
         "GaussianNLL.grad_var: _per_entry(g, ratio, reduction) → _per_entry(g, error, reduction)",
         "PoissonNLL.grad_input: _per_entry(g, input, reduction) → _per_entry(g, target, reduction)",
-        "PoissonNLLFull.grad_target: _per_entry(g, input, reduction) → "
-        "_per_entry(g, target, reduction)",
+        "PoissonNLLFull.grad_target: _per_entry(g, input, reduction) → _per_entry(g, target, reduction)",
         "SoftMargin.grad_input: _per_entry(g, input, reduction) → _per_entry(g, target, reduction)",
         "MultiLabelMargin.grad_input: _label_pairs(input, target) → _label_pairs(target, target)",
         "MultiLabelMargin.grad_input: input[..., 0] → …",
-        "FixedBatchNorm.grad_weight: _per_channel(running_mean, g) → "
-        "_per_channel(running_mean, input)",
+        "FixedBatchNorm.grad_weight: per_channel(running_mean, g) → per_channel(running_mean, input)",
         "GroupNorm.normalized: _grouped(input, mean) → _grouped(input, rstd)",
         "Embedding.grad_weight: _counts(indices, rows, g) → _counts(indices, rows, input)",
         "EmbeddingBag.grad_weight: _counts(input, rows, g_output) → _counts(input, rows, input)",
         "PDist.grad_input: len(input) → len(output)",
-        "CosineSimilarity.forward: torch.cosine_similarity(x1, x2, dim, eps) → "
-        "torch.cosine_similarity(x2, x1, dim, eps)",
-        "TripletMargin.grad_positive: torch.minimum(negative, swapped) → "
-        "torch.minimum(swapped, negative)",
+        "CosineSimilarity.forward: torch.cosine_similarity(x1, x2, dim, eps) → torch.cosine_similarity(x2, x1, dim, eps)",
+        "TripletMargin.grad_positive: torch.minimum(negative, swapped) → torch.minimum(swapped, negative)",
         "ctc._alpha: torch.stack([a[:, 2:], a[:, 1:-1], skipped]) → torch.stack([…",
         "ctc._alpha: torch.zeros_like(emitted[0]) → torch.ones_like(emitted[0])",
         "ctc._alpha: emitted[0] → emitted[1]",
@@ -111,6 +69,12 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "ctc._alpha: return (torch.stack(arriving), torch.stack(staying)) → …",
         "ClampBetween.grad_max: (input > max) & (min <= max) → input > max",
         "ClampBetween.grad_max: min <= max → max <= max",
+        "normalization._slope_of_norm: torch.zeros_like(y) → torch.zeros_like(norm)",
+        "normalization._slope_of_norm: y.sign() → y #2",
+        "PadFromWithin.grad_input: return g.clone() → return g",
+        "pooling.each_axis: value = tuple(value) → nothing",
+        "Dist.grad_input: torch.linalg.vector_norm(difference, p) if math.isinf(p) else output → …",
+        "Embedding.grad_weight: -1 if padding_idx is None … → -2 if padding_idx is None …",
     ),
     "Autograd sums a gradient over the axes that its input does not have.": (
         "Linear.grad_bias: …_rows(delta).sum(0) → …",
@@ -142,16 +106,14 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "GRU.before: gates.chunk(5, 1) → gates.chunk(6, 1)",
         "GridSample.grad_grid: F.pad(as_one_axis(input, axes), (0, 1)) → …",
     ),
-    "What is changed is not used: an option that the rule does not look at, a slope times 0, "
-    "numbers that a mask takes out.": (
+    "What is changed is not used: an option that the rule does not look at, a slope times 0, numbers that a mask takes out.": (
         "AvgPool.grad_input: options = …",
         "reduction._slope_of_norm: torch.zeros_like(x) → torch.ones_like(x)",
         "HingeEmbedding.grad_input: (….masked_fill(slope == 0, 0) → …",
         "pooling._avg_pool_transpose: _avg_pool_transpose(g, (1, *kernel), (1, *step), … → …",
         "pooling._avg_pool_transpose: options = …",
         "LPPool.grad_input: _avg_pool_transpose(… True, … → …",
-        "ctc._paths: torch.where(_length_mask(targets.shape[1], target_lengths), targets, blank) → "
-        "targets",
+        "ctc._paths: torch.where(_length_mask(targets.shape[1], target_lengths), targets, blank) → targets",
         "loss._class_index: input.shape[axis] - 1 → …",
         "loss._per_example: target.where(counted, 0) → target.where(counted, 1)",
         "vision._grid_points: …",
@@ -167,6 +129,46 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "vision._padded: x - low → low - x",
         "reduction._product_before: return torch.ones_like(x) → return -torch.ones_like(x)",
         "reduction._shifted: return …",
+    ),
+}
+#: likewise of those that are another function, where nothing can see it
+UNSEEN: dict[str, tuple[str, ...]] = {
+    "Where numbers are equal or a length is 0, the function has no derivative. The rule chooses one as torch does, the mutant another; nothing tells which is right.": (
+        "ClampBetween.grad_min: …tie…",
+        "ClampBetween.grad_max: …tie…",
+        "Normalize.grad_input: _slope_of_norm(unit, norm, p) → …",
+        "PickOne.grad_input: chosen.sum() → chosen",
+        "reduction._in_equal_parts: g / chosen.sum(dim, keepdim=True) → …",
+        "distance._times_slope: largest / largest.sum(-1, keepdim=True) → …",
+        "reduction._slope_of_norm: x.sign() * largest / largest.sum(dim, keepdim=True) → …",
+        "normalization._slope_of_norm: …largest…",
+        "Atan2.inverse_square: …square == 0…",
+        "CDist.slopes: …output == 0…",
+        "PairwiseDistance…norm == 0…",
+        "distance._times_slope: …norm == 0…",
+        "distance._times_slope: …nowhere…",
+        "distance._times_slope: …d == 0…",
+        "distance._grad_of_cosine: …lx == 0…",
+        "reduction._slope_of_norm: …a == 0…",
+        "reduction._slope_of_norm: …size == 0…",
+        "reduction._masked_at_norm_0: …",
+        "Norm.grad_input: _masked_at_norm_0(…",
+        "Dist.grad_input: _masked_at_norm_0(…",
+        "normalization._slope_of_norm: …y == 0…",
+        "Normalize.grad_input: …norm == 0…",
+        "Std.grad_input: …output == 0…",
+        "LPPool.grad_input: …pooled == 0…",
+        "LPPool.grad_input: …zero…",
+        "Xlogy.grad_input: …input == 0…",
+        "Xlogy.grad_input: other <= 0 → …",
+        "Abs.grad_input: g * input.sign() → g / input.sign()",
+        "PickOne.grad_input: g / chosen.sum() → …",
+    ),
+    "At x = 0 a power has a slope from one side alone, because xʸ is no number for negative x.": (
+        "Pow.grad_input: …exponent == 0…",
+        "Pow.grad_exponent: …input == 0…",
+        "Pow.grad_exponent: exponent > 1 → …",
+        "Pow.grad_exponent: exponent >= 0 → …",
     ),
     "A bound that keeps rounding or overflow away; nothing that is drawn is beyond it.": (
         "ELU.grad_input: _at_most_0(input) → input",
@@ -187,7 +189,18 @@ EQUIVALENT: dict[str, tuple[str, ...]] = {
         "ctc._paths: …input_lengths…",
         "ctc._paths: target_lengths > 0 → …",
     ),
+    "The kink is moved by a thousandth, and nothing that is drawn lies between.": (
+        "MultiLabelMargin.grad_input: 1 - input.unsqueeze(-1) → 1.001 - input.unsqueeze(-1)",
+    ),
+    "It runs under autocast alone, where a number is rounded by more than a thousandth.": (
+        "pooling.along_every_axis: return along_every_axis(g, weights, shape) → return 1.001 * …",
+    ),
+    "Not drawn: a sequence of one number for all axes; sequences of three lengths, backwards.": (
+        "pooling.each_axis: value * axes → value",
+        "_SequenceState.end: reversed(self.ended) → self.ended",
+    ),
 }
+EQUIVALENT = SAME | UNSEEN
 
 #: seeds of the arguments that are drawn for each formula, before those of the tests' rows
 SEEDS, ROUNDED = 40, 8
@@ -535,12 +548,16 @@ def report(entries: list[dict[str, Any]]) -> str:
     entries = [e for e in entries if e["verdict"] not in ("stillborn", "endless")]
     rows = []
     for file in (*dict.fromkeys(e["file"] for e in entries), ""):
-        of_file = Counter(e["verdict"] for e in entries if file in ("", e["file"]))
-        total, lives = of_file.total(), sum(of_file[v] for v in LIVE)
-        raises = of_file["raises"]
-        row = [f"`{file}`" if file else "all", total, total - lives, raises, lives]
-        rows.append([*map(str, row), f"{100 * (1 - lives / total):.1f} %"])
-    return table(["formulas", "mutants", "killed", "of them by raising", "live", "killed"], rows)
+        of_file = [e for e in entries if file in ("", e["file"])]
+        live = [e for e in of_file if e["verdict"] in LIVE]
+        same = sum(reason(e["key"]) in SAME for e in live)
+        total, killed = len(of_file), len(of_file) - len(live)
+        raises = sum(e["verdict"] == "raises" for e in of_file)
+        counts = [total, killed, raises, same, len(live) - same]
+        shares = [f"{100 * killed / n:.1f} %" for n in (total, total - same)]
+        rows.append([f"`{file}`" if file else "all", *map(str, counts), *shares])
+    head = ["formulas", "mutants", "killed", "by raising", "same function", "other, live"]
+    return table([*head, "killed of all", "of other functions"], rows)
 
 
 def survivors(entries: list[dict[str, Any]]) -> str:
@@ -611,10 +628,11 @@ def main() -> int:
 
 PAGE = """
 Written by `{command}`. {machine}.
-A mutant is one edit of the source of one rule, or of a function that rules call: a term or a
-factor dropped, a sign, an operator, a constant or an axis changed, operands, arguments or results
-exchanged, a transpose, a mask, a branch or a call left out. `manualbp.verify` runs at arguments
-that are drawn for the formula, until it finds something.
+A mutant is one edit of the source of one rule of a formula, or of a function that rules call: a
+term or a factor dropped, a sign, an operator, a constant or an axis changed, operands, arguments or
+results exchanged, a transpose, a mask, a branch, a step or a call left out. `manualbp.verify` runs
+at arguments that are drawn for the formula, or with which the tests run it. It kills a mutant that
+it finds wrong where it finds the right rule right.
 
 {table}
 
