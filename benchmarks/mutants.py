@@ -109,6 +109,7 @@ SAME: dict[str, tuple[str, ...]] = {
     "numbers that a mask takes out.": (
         "AvgPool.grad_input: options = …",
         "reduction._slope_of_norm: torch.zeros_like(x) → torch.ones_like(x)",
+        "reduction._masked_at_norm_0: torch.zeros_like(g) → …",
         "HingeEmbedding.grad_input: (….masked_fill(slope == 0, 0) → …",
         "pooling._avg_pool_transpose: _avg_pool_transpose(g, (1, *kernel), (1, *step), … → …",
         "pooling._avg_pool_transpose: options = …",
