@@ -67,7 +67,8 @@ def verify(
         reference: another implementation of the same inputs: value and gradients are compared.
         surrogate: a function of the same inputs to whose derivative, in place of that of ``f``,
             the backward pass is held: ``lambda x: x`` for a straight-through estimator.
-        progress: whether a bar shows the layers of a model; None: on a terminal.
+        progress: whether a bar shows the layers of a model, where rich is installed; None: on a
+            terminal.
 
     Returns:
         A :class:`manualbp.verification.Report`: ``assert manualbp.verify(f, x)`` passes if and

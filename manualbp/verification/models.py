@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 import torch
@@ -347,19 +348,20 @@ def _tell_chain(ex: Examination, pulled: Any, directions: Sequence[Tensor], erro
 @contextmanager
 def _bar(progress: bool | None) -> Iterator[Callable[[Sequence[Layer]], Iterator[Layer]]]:
     """Shows which layer is being verified: on a terminal, unless told otherwise."""
-    terminal = sys.stderr.isatty() if progress is None else progress
+    wanted = sys.stderr.isatty() if progress is None else progress
+    if not wanted or find_spec("rich") is None:
+        yield iter
+        return
+    from rich.console import Console
+    from rich.progress import Progress
 
-    def shown(layers: Sequence[Layer]) -> Iterator[Layer]:
-        width = 24
-        for number, layer in enumerate(layers):
-            if terminal:
-                full = width * number // len(layers)
-                bar = "━" * full + " " * (width - full)
-                print(f"\r\x1b[K{bar} {number}/{len(layers)} {layer.path}", end="", file=sys.stderr)
-            yield layer
+    with Progress(console=Console(stderr=True), transient=True) as bar:
 
-    try:
+        def shown(layers: Sequence[Layer]) -> Iterator[Layer]:
+            task = bar.add_task("", total=len(layers))
+            for layer in layers:
+                bar.update(task, description=layer.path)
+                yield layer
+                bar.advance(task)
+
         yield shown
-    finally:
-        if terminal:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

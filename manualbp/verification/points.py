@@ -57,6 +57,8 @@ def of_batch(
             return t[:size]
         return torch.cat([t, 1.1 * t if t.is_floating_point() else t])
 
+    if size == 0 and any(map(_points_elsewhere, others)):
+        return None  # torch's embedding_bag crashes where the rows are gone
     changed = [resized(t) for t in others]
     if any(_points_elsewhere(t) and new is t for t, new in zip(others, changed, strict=True)):
         return None  # indices that stay may point to rows that are gone
