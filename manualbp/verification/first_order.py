@@ -183,6 +183,8 @@ def without_an_argument(ex: Examination) -> None:
 def of_any_layout(ex: Examination) -> None:
     """Gradients that arrive expanded, transposed, narrowed, zero, large."""
     name = "layouts of the gradient that arrives"
+    raised_for: dict[str, list[str]] = {}
+    wrong_for: dict[int, list[tuple[str, float, str]]] = {}
     for told, layout in _LAYOUTS:
 
         def arriving(
@@ -201,7 +203,7 @@ def of_any_layout(ex: Examination) -> None:
         try:
             pulled = ex.pull(ex.base, arriving)
         except BackwardRaised as raised:
-            ex.find("raises", f"for {told}: the backward pass raises {first_line(raised)}")
+            raised_for.setdefault(first_line(raised), []).append(told)
             continue
         beside = ex.pull(ex.base, alike)
         for i, found in pulled.grads.items():
@@ -209,9 +211,15 @@ def of_any_layout(ex: Examination) -> None:
             ex.check(name).saw(error)
             if i not in ex.accused and ex.differs(error, pulled, i):
                 kind = "wrong" if found is None or bool(found.isfinite().all()) else "nan"
-                ex.find(kind, f"is wrong only for {told}", i, error)
-        if not ex.failed:
+                wrong_for.setdefault(i, []).append((told, error, kind))
+        if not ex.failed and not wrong_for:
             ex.judge(ex.base, name, f"only for {told}: ", upstream=alike)
+    for line, layouts in raised_for.items():
+        ex.find("raises", f"only for {', '.join(layouts)}: the backward pass raises {line}")
+    for i, wrong in wrong_for.items():
+        layouts = [told for told, _, _ in wrong]
+        worst = max(error for _, error, _ in wrong)
+        ex.find(wrong[0][2], f"is wrong only for {', '.join(layouts)}", i, worst)
 
 
 def _narrowed(g: Tensor) -> Tensor:
