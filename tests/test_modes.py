@@ -17,7 +17,7 @@ def test_each_question_has_one_place():
     found = {
         f"{file.relative_to(root)}: {line.strip()}"
         for file in root.rglob("*.py")
-        if file.name not in ("modes.py", "_autocast.py")
+        if file.name not in ("modes.py", "_autocast.py") and file.parent.name != "catalogue"
         for line in file.read_text(encoding="utf-8").splitlines()
         if re.search(r"\b(torch|forward_ad)\.", line) and SPELLINGS.search(line)
     }

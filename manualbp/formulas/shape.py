@@ -115,7 +115,7 @@ class Roll(_Move):
 
 def _rolled(t: Tensor, shifts: tuple[int, ...], dims: tuple[int, ...]) -> Tensor:
     # torch's vmap of roll moves a tensor without axes along the axis that is mapped.
-    return torch.roll(t, shifts, dims) if t.dim() else t.clone()
+    return torch.roll(t, shifts, dims) if t.dim() or dims or len(shifts) != 1 else t.clone()
 
 
 class Tile(_Move):
@@ -395,7 +395,7 @@ class IndexFill(_Move):
 
     @staticmethod
     def forward(input: Tensor, dim: int, index: Tensor, value: Tensor | float) -> Tensor:
-        if not isinstance(value, Tensor):
+        if not isinstance(value, Tensor) or value.dtype is not input.dtype or value.dim():
             return torch.index_fill(input, dim, index, value)
         # torch's vmap of index_fill takes the first value for all, where x is not mapped.
         at = torch.zeros_like(input, dtype=torch.bool).index_fill(dim, index, True)

@@ -364,7 +364,7 @@ class Examination:
         if note and any(bool((v == 0).any()) for v in point.values):
             # At 0 an ε of 1e-8 is another scale, which the usual steps do not see.
             near = truth.probe([i], None, reach=FINE)
-            if near is None or near.compare(found, g).right:
+            if near is None or near.compare(found, g).right or not truth.is_linear(i, FINE):
                 return
         expected = self._entries(truth, i, g)
         if self._few_entries(truth, i):

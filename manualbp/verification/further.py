@@ -72,7 +72,7 @@ def _second_order(ex: Examination, point: Point) -> bool | None:
         return torch.stack([f.double() for f in found]).sum().reshape(1)
 
     gs = [u.detach() for u in us]
-    largest = max(float(gs[k].abs().max()) for k in used)
+    largest = max((float(gs[k].abs().max()) for k in used if gs[k].numel()), default=0.0)
     settled = True
     for i, found in enumerate(again):
         if i not in ex.accused and not point.values[i].is_complex():

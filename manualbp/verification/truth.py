@@ -168,6 +168,20 @@ class Truth:
             self._probes[key] = self._probed(slots, entries, number, reach)
         return self._probes[key]
 
+    def is_linear(self, index: int, reach: float) -> bool:
+        """Whether the slope along a direction is the sum of those of the entries.
+
+        It is where there is a derivative; of a median of equals each entry alone has the slope 0.
+        """
+        entries = self.probe([index], True, reach=reach)
+        along = self.probe([index], False, 1, reach)
+        if entries is None or along is None or entries.sizes is None or not entries.complete:
+            return False
+        expected = along.directions @ (entries.slopes / entries.sizes[:, None])
+        size = along.slopes.abs().max() if along.slopes.numel() else 0.0
+        doubt = DOUBT * (along.errors + along.directions.abs() @ entries.errors)
+        return bool(((along.slopes - expected).abs() <= 1e-3 * size + doubt).all())
+
     def _probed(
         self, slots: Sequence[int], entries: bool, number: int, reach: float
     ) -> Probe | None:
