@@ -377,6 +377,8 @@ class Examination:
             how = f"is off by {100 * beside.error:.3g} % along random directions"
             if found is None:
                 how = "no gradient is returned (None), though the value depends on it"
+            elif not bool(found.any()):
+                how = "is zero, though the value depends on it"
             self.find("wrong", note + how, i, beside.error)
             return
         shape = point.values[i].shape if found is None else found.shape
