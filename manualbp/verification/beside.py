@@ -1,4 +1,4 @@
-"""The gradients beside autograd's: of the forward pass itself, of torch's twin, of a reference.
+"""The gradients beside autograd's: of the forward pass itself, of a reference.
 
 Where two disagree, central differences along the difference of the two decide which is right.
 """
@@ -6,19 +6,18 @@ Where two disagree, central differences along the difference of the two decide w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from manualbp.conversion.modules import revert
 from manualbp.verification.diagnosis import describe
 from manualbp.verification.differences import slope
 from manualbp.verification.examination import Examination, Pulled, first_line
-from manualbp.verification.numbers import distance
-from manualbp.verification.subject import Subject
+from manualbp.verification.numbers import distance, inner
+from manualbp.verification.subject import function_of, takes_ctx
 
 #: what two implementations may differ by
 SHARP = 1e-9
@@ -42,30 +41,17 @@ class _Context:
 def by_the_forward(ex: Examination) -> None:
     """autograd's own derivative of what a Function's forward pass computes."""
     name = "autograd of the forward pass"
-    subject = ex.subject
-    function = _function_of(subject)
+    function = function_of(ex.subject.f)
     if function is None or ex.surrogate is not None:
         ex.skip(name, "it is no Function by itself" if function is None else "there is a surrogate")
         return
-    old = function.setup_context is Function.setup_context
-    without_ctx = not old or getattr(function, "derivation", None) is not None
 
     def forward(*inputs: Any) -> Any:
-        if without_ctx:
-            return function.forward(*inputs)
-        return function.forward(_Context(len(inputs)), *inputs)
+        if takes_ctx(function):
+            return function.forward(_Context(len(inputs)), *inputs)
+        return function.forward(*inputs)
 
     _compare(ex, forward, name)
-
-
-def _function_of(subject: Subject) -> Any:
-    """The Function that is verified, where it is one and no more."""
-    if isinstance(subject.f, type) and issubclass(subject.f, Function):
-        return subject.f
-    owner = getattr(subject.f, "__self__", None)
-    if isinstance(owner, type) and issubclass(owner, Function) and subject.f.__name__ == "apply":
-        return owner
-    return None
 
 
 def reference(ex: Examination, other: Callable[..., Any]) -> None:
@@ -90,14 +76,6 @@ def reference(ex: Examination, other: Callable[..., Any]) -> None:
             ex.note("wrong", f"value{which} differs from the reference's{told}", "", error)
             return
     _compare(ex, other, "the reference")
-
-
-def torch_twin(ex: Examination) -> Callable[..., Any] | None:
-    """torch's own layer, of a layer of :mod:`manualbp.nn`."""
-    module = ex.subject.module
-    if module is None or not type(module).__module__.startswith("manualbp.nn"):
-        return None
-    return revert(module)
 
 
 def _compare(ex: Examination, other: Callable[..., Any], name: str) -> None:
@@ -143,7 +121,7 @@ def _is_right(ex: Examination, own: Pulled, i: int, expected: Tensor | None) -> 
 
     def along(t: float) -> Tensor:
         outputs = ex.subject.value(ex.base.at(i, x + t * v), ex.dtype)
-        return _inner(outputs, own.upstream)
+        return inner(outputs, own.upstream)
 
     measured = slope(along, along(0.0), ex.eps)
     if measured.kink or not measured.finite:
@@ -151,8 +129,3 @@ def _is_right(ex: Examination, own: Pulled, i: int, expected: Tensor | None) -> 
     ours, theirs = (float((t * v).sum()) for t in (one, two))
     at = float(measured.value)
     return abs(at - theirs) + 5 * float(measured.error) < abs(at - ours)
-
-
-def _inner(outputs: Sequence[Tensor], upstream: Sequence[Tensor]) -> Tensor:
-    terms = [(t.double() * g.double()).sum() for t, g in zip(outputs, upstream, strict=True)]
-    return torch.stack(terms).sum().reshape(1)

@@ -243,8 +243,6 @@ class Examination:
         note: str = "",
         *,
         upstream: Callable[[Sequence[Tensor]], list[Tensor]] | None = None,
-        slots: Sequence[int] | None = None,
-        wanted: Sequence[int] | None = None,
         outputs: Sequence[int] | None = None,
         entries: bool | None = None,
         together: bool = False,
@@ -255,23 +253,21 @@ class Examination:
             point: where.
             name: of the check.
             note: put before what is found: where alone it is wrong.
-            upstream, wanted, outputs: as of :meth:`pull`.
-            slots: those that are judged; all that are not accused without it.
+            upstream, outputs: as of :meth:`pull`.
             entries: as of :meth:`Truth.probe`.
             together: whether all slots are moved at once, and each alone only if that fails.
 
         Returns:
             whether the differences could judge every slot.
         """
-        pulled = self.pull(point, upstream, wanted=wanted, outputs=outputs)
-        own = range(len(self.subject.slots)) if slots is None else slots
+        pulled = self.pull(point, upstream, outputs=outputs)
         settled = True
         if together and self.surrogate is None and not self.accused:
             verdict = self._all_right(point, pulled, name)
             if verdict is not False:
                 return bool(verdict)
-        for i in own:
-            if i in self.accused or i not in pulled.grads:
+        for i in pulled.grads:
+            if i in self.accused:
                 continue
             if self.surrogate is not None:
                 self._beside_surrogate(point, pulled, i, name, note)
@@ -340,7 +336,7 @@ class Examination:
 
     def noise(self, point: Point, pulled: Pulled, i: int) -> float:
         """How much the gradient of a slot changes when its inputs are rounded."""
-        eps = 4 * torch.finfo(self.dtype or self.subject.dtype).eps
+        eps = 4 * self.eps
         found, largest = real(pulled.grads[i]), 0.0
         for number in range(2):
             near = [v + nudge(v, eps, number) for v in point.values]

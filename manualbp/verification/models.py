@@ -18,7 +18,7 @@ from torch.utils._pytree import tree_flatten, tree_map
 from manualbp.core.graph import nodes
 from manualbp.verification.differences import sizes_of, slope
 from manualbp.verification.examination import Examination, first_line
-from manualbp.verification.numbers import upstream_like
+from manualbp.verification.numbers import inner, upstream_like
 from manualbp.verification.report import Check, Finding, Report, in_order
 from manualbp.verification.subject import Subject, check_target, custom_functions, seed
 
@@ -306,10 +306,7 @@ def _along(
             for v, d in zip(given.values, directions, strict=True)
         ]
         outputs = ex.subject.value(type(given)(values, given.others, given.training), ex.dtype)
-        terms = [
-            (o.double() * g.double()).sum() for o, g in zip(outputs, pulled.upstream, strict=True)
-        ]
-        return torch.stack(terms).sum().reshape(1)
+        return inner(outputs, pulled.upstream)
 
     measured = slope(there, there(0.0), ex.eps, reach=CHAIN_REACH if ex.eps < 1e-12 else 1.0)
     if measured.kink or not measured.finite:

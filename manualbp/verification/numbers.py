@@ -25,6 +25,12 @@ def upstream_like(outputs: Sequence[Tensor], number: int = 0) -> list[Tensor]:
     return found
 
 
+def inner(outputs: Sequence[Tensor], upstream: Sequence[Tensor]) -> Tensor:
+    """⟨outputs, upstream⟩, as a vector of one number."""
+    terms = [(t.double() * g.double()).sum() for t, g in zip(outputs, upstream, strict=True)]
+    return torch.stack(terms).sum().reshape(1)
+
+
 def dense(gradient: Tensor | None) -> Tensor | None:
     """A gradient that is sparse, as of an embedding, with its zeros."""
     return gradient.to_dense() if gradient is not None and gradient.is_sparse else gradient

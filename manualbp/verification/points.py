@@ -19,7 +19,6 @@ def moved(point: Point, number: int, by: float = 0.1) -> Point:
         x = torch.view_as_real(value) if value.is_complex() else value
         noise = torch.randn(x.shape, generator=generator, dtype=torch.double).to(x.device)
         there = x.detach().double() + by * noise * sizes_of(x)
-        there = there.to(x.dtype if x.dtype is torch.double else torch.double)
         values.append(torch.view_as_complex(there) if value.is_complex() else there)
     return replace(point, values=values)
 

@@ -20,7 +20,7 @@ def deterministic(ex: Examination) -> None:
     """The same call gives the same value and gradient, whatever is drawn in between."""
     name = "repeated runs"
     truth = ex.truth(ex.base)
-    if not truth.repeats:
+    if not truth.repeats():
         ex.find(
             "nondeterministic",
             "two runs from the same random state give two values: what is drawn does not come "

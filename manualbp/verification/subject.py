@@ -226,10 +226,7 @@ class Subject:
             leaf.clone() if self.needs_copies and slot.index is not None else leaf
             for slot, leaf in zip(self.slots, leaves, strict=True)
         ]
-        others = [copied(v, dtype) if isinstance(v, Tensor) else v for v in point.others]
-        for slot, leaf in zip(self.slots, given, strict=True):
-            if slot.index is not None:
-                others[slot.index] = leaf
+        others = self._arguments(point, given, dtype)
         try:
             callee, inner = (self.function, module) if f is None else (f, None)
             outputs = self._called(callee, inner, others, autocast)
@@ -302,11 +299,19 @@ class Subject:
         self, point: Point, values: Sequence[Tensor], dtype: torch.dtype | None
     ) -> list[Tensor]:
         """The outputs for these very tensors as slots: for transforms, which wrap them."""
+        given = [value.clone() if self.needs_copies else value for value in values]
+        others = self._arguments(point, given, dtype)
+        return self._called(self.function, None, others, number=None)
+
+    def _arguments(
+        self, point: Point, values: Sequence[Tensor], dtype: torch.dtype | None
+    ) -> list[Any]:
+        """The flat inputs: copies of the constants, and ``values`` at the slots."""
         others = [copied(v, dtype) if isinstance(v, Tensor) else v for v in point.others]
         for slot, value in zip(self.slots, values, strict=True):
             if slot.index is not None:
-                others[slot.index] = value.clone() if self.needs_copies else value
-        return self._called(self.function, None, others, number=None)
+                others[slot.index] = value
+        return others
 
     def with_tangent(
         self, point: Point, dtype: torch.dtype | None, index: int, tangent: Tensor
@@ -324,12 +329,8 @@ class Subject:
         made._own = [dtype for i, dtype in enumerate(self._own) if i != index]
         return made
 
-    def choose_outputs(self, point: Point, dtype: torch.dtype | None) -> int:
-        """Settle which outputs take part: those that require a gradient, or all where none does.
-
-        Returns:
-            how many floating point outputs do not require one.
-        """
+    def choose_outputs(self, point: Point, dtype: torch.dtype | None) -> None:
+        """Settle which outputs take part: those that require a gradient, or all where none does."""
         self.positions = None
         outputs = self.run(point, dtype).outputs
         if not outputs:
@@ -339,7 +340,6 @@ class Subject:
         every = self.floating
         wanted = [i for i, t in zip(every, outputs, strict=True) if t.requires_grad]
         self.positions = wanted or every
-        return len(every) - len(wanted)
 
     def _place(self, point: Point, dtype: torch.dtype | None) -> nn.Module | None:
         """The module in ``dtype``, its buffers and mode as at the beginning."""
@@ -425,12 +425,24 @@ def _is_function(f: Any) -> bool:
     return isinstance(f, type) and issubclass(f, Function)
 
 
+def function_of(f: Any) -> Any:
+    """The Function that ``f`` is, or whose ``apply`` it is; else None."""
+    owner = getattr(f, "__self__", None)
+    if _is_function(owner) and getattr(f, "__name__", "") == "apply":
+        return owner
+    return f if _is_function(f) else None
+
+
+def takes_ctx(function: Any) -> bool:
+    """Whether ``forward`` has ``ctx`` before its arguments; that of a formula has none."""
+    return function.setup_context is Function.setup_context and not _is_formula(function)
+
+
 def _name(f: Any) -> str:
     if isinstance(f, nn.Module):
         return type(f).__name__
-    owner: Any = getattr(f, "__self__", None)
-    if _is_function(owner):
-        return str(owner.__name__)
+    if (function := function_of(f)) is not None:
+        return str(function.__name__)
     if isinstance(f, functools.partial):
         return _name(f.func)
     return str(getattr(f, "__name__", type(f).__name__)).replace("<lambda>", "function")
@@ -470,12 +482,9 @@ def _argument_names(f: Any, inputs: Sequence[Any], with_target: bool) -> list[st
 
 
 def _positional_names(f: Any) -> list[str]:
-    owner: Any = getattr(f, "__self__", None)
-    skip = 0
-    if _is_function(f) or (_is_function(owner) and getattr(f, "__name__", "") == "apply"):
-        function = f if _is_function(f) else owner
-        skip = int(function.setup_context is Function.setup_context and not _is_formula(function))
-        target = function.forward
+    function, skip = function_of(f), 0
+    if function is not None:
+        skip, target = int(takes_ctx(function)), function.forward
     else:
         target = f.forward if isinstance(f, nn.Module) else f
     try:

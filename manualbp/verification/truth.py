@@ -134,11 +134,12 @@ class Truth:
         self.middle = self._vector(point)
         self.seconds = time.perf_counter() - start
         self.finite = bool(self.middle.isfinite().all())
-        again = self._vector(point)
-        self.repeats = again.shape == self.middle.shape and bool(
-            torch.equal(again.nan_to_num(), self.middle.nan_to_num())
-        )
         self._probes: dict[tuple[tuple[int, ...], bool, int, float], Probe | None] = {}
+
+    def repeats(self) -> bool:
+        """Whether a second run gives the same value."""
+        again = self._vector(self.point)
+        return torch.equal(again.nan_to_num(), self.middle.nan_to_num())
 
     def _vector(self, point: Point) -> Tensor:
         outputs = self.subject.value(point, self.dtype, self.f)
