@@ -307,6 +307,13 @@ def test_a_reference_with_another_value_is_a_finding():
     assert manualbp.verify(torch.sin, x, reference=lambda t: (t - torch.pi / 2).cos()).ok
 
 
+def test_a_model_too_is_compared_with_its_reference():
+    net = nn.Sequential(nn.Linear(3, 4), nn.Tanh()).double()
+    x = torch.randn(5, 3, dtype=torch.double)
+    report = manualbp.verify(net, x, reference=lambda t: 2 * net(t))
+    assert not report.ok and "reference" in report.findings[0].how
+
+
 def test_a_surrogate_is_what_the_backward_is_held_to():
     class Straight(Function):
         @staticmethod
