@@ -1,0 +1,1 @@
+"""What is inside this backward pass: in numbers, and in pictures."""
