@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader
 from torchvision import transforms
 from torchvision.datasets import MNIST
 
-from manualbp.training.data import REPOSITORY_DATA
+from manualbp.training.mnist import REPOSITORY_DATA
 
 
 class Usual(pl.LightningModule):

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from trained import save, stored
 
 from manualbp import __main__, formulas
 from manualbp.commands import arguments, drawn, line, loading
@@ -547,6 +548,10 @@ SHOWN = [
 def test_the_page_shows_what_is_printed(run, folder, command, shown):
     for code in re.findall(r"^```python\n# (swish\.py.*?)^```", PAGE, re.M | re.S):
         (folder / "swish.py").write_text(f"# {code}", encoding="utf-8")
+    theirs = {"layers": [784, 16, 16, 10], "activation": "sigmoid", "cost": "squared_error"}
+    for name, epoch in (("best", 26), ("last", 29)):
+        file = folder / f"runs/3b1b/version_0/checkpoints/{name}.ckpt"
+        save(file, stored(epoch, 0.9536, **theirs), 0)
     _, out, err = run(command)
     expected = ".*".join(re.escape(part) for part in shown.strip().split("…"))
     assert re.fullmatch(expected, (out + err).strip(), re.S), out + err

@@ -18,17 +18,9 @@ from manualbp import Formula, nn
 from manualbp.training import check, describe, engine, monitor, network
 from manualbp.training.classifier import LitClassifier, rate
 from manualbp.training.cli import CLI, main, split_configs
-from manualbp.training.data import (
-    FILES,
-    REPOSITORY_DATA,
-    Batches,
-    DataError,
-    MNISTDataModule,
-    Order,
-    check_files,
-    load,
-)
+from manualbp.training.data import Batches, MNISTDataModule, Order
 from manualbp.training.errors import UserError
+from manualbp.training.mnist import FILES, REPOSITORY_DATA, DataError, check_files, load
 
 ENGINES = ["autograd", "tape", "step"]
 ROOT = Path(__file__).resolve().parents[1]
@@ -681,7 +673,7 @@ def test_a_damaged_file_is_named_with_the_mend(tmp_path, capsys, monkeypatch, na
 
 
 def test_the_mend_for_the_repository_is_a_checkout(monkeypatch, tmp_path):
-    monkeypatch.setattr("manualbp.training.data.REPOSITORY_DATA", tmp_path)
+    monkeypatch.setattr("manualbp.training.mnist.REPOSITORY_DATA", tmp_path)
     with pytest.raises(DataError, match="git checkout -- data/MNIST/raw"):
         check_files(tmp_path)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 
 from manualbp.training.errors import UserError
+from manualbp.training.runs import read_checkpoint
 
 
 class Checkpoint(pl.callbacks.ModelCheckpoint):
@@ -36,11 +36,10 @@ def check_checkpoint(path: str, model: pl.LightningModule, max_epochs: int | Non
         found = "\n  ".join(["there are:", *map(str, near)]) if near else "there is none in runs/"
         raise UserError(f"--ckpt_path {path}: no such file; {found}")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        weights, epoch = checkpoint["state_dict"], checkpoint["epoch"]
-    except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"--ckpt_path {path}: not a checkpoint of ours ({reason})") from None
+        checkpoint = read_checkpoint(path)
+    except UserError as error:
+        raise UserError(f"--ckpt_path {error}") from None
+    weights, epoch = checkpoint["state_dict"], checkpoint["epoch"]
     here = {name: tuple(t.shape) for name, t in model.state_dict().items()}
     there = {name: tuple(t.shape) for name, t in weights.items()}
     if here != there:

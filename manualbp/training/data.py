@@ -1,82 +1,17 @@
-"""MNIST from the repository's own files, loaded into memory and batched."""
+"""MNIST in memory, and its batches."""
 
 from __future__ import annotations
 
-import gzip
-import hashlib
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
-from torchvision.datasets import MNIST  # type: ignore[import-untyped]
 
 from manualbp.training import engine
 from manualbp.training.errors import UserError
-
-FILES = {  # name: (bytes, md5)
-    "train-images-idx3-ubyte.gz": (9_912_422, "f68b3c2dcbeaaa9fbdd348bbdeb94873"),
-    "train-labels-idx1-ubyte.gz": (28_881, "d53e105ee54ea40749a09fcbcd1e9432"),
-    "t10k-images-idx3-ubyte.gz": (1_648_877, "9fb629c4189551a2d022fa330f9573f3"),
-    "t10k-labels-idx1-ubyte.gz": (4_542, "ec29112dd5afa0611ce80d1b7f02629c"),
-}
-MIRROR = "https://ossci-datasets.s3.amazonaws.com/mnist/"
-REPOSITORY_DATA = Path(__file__).resolve().parents[2] / "data"
-
-
-class DataError(UserError):
-    """A data file is missing, or is not the original."""
-
-
-def check_files(root: Path) -> None:
-    """Raise `DataError`, naming the file and the mend, unless all four files are the originals."""
-    raw = root / "MNIST" / "raw"
-    mend = (
-        "git checkout -- data/MNIST/raw"
-        if root == REPOSITORY_DATA
-        else "--data.root <the folder that holds MNIST/raw>"
-    )
-    for name, (size, md5) in FILES.items():
-        path = raw / name
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            found = "it is missing" if isinstance(error, FileNotFoundError) else str(error.strerror)
-        else:
-            found_md5 = hashlib.md5(content, usedforsecurity=False).hexdigest()
-            if found_md5 == md5:
-                continue
-            kind = "truncated" if len(content) < size else "corrupt"
-            found = f"it is {kind}: {len(content):,} bytes, md5 {found_md5}"
-        raise DataError(
-            f"cannot read MNIST from {path}\n"
-            f"  found:    {found}\n"
-            f"  expected: {size:,} bytes, md5 {md5}\n"
-            f"  mend:     {mend}\n"
-            f"            or save {MIRROR}{name} as that file"
-        )
-
-
-def load(root: Path, train: bool) -> tuple[Tensor, Tensor]:
-    """Images (N, 1, 28, 28) with pixels in [0, 1], and labels (N,).
-
-    The files are unpacked into a temporary folder, which is then deleted. So an interrupted run
-    leaves no incomplete files that a later run could read, and `root` may be read-only.
-    """
-    with tempfile.TemporaryDirectory(prefix="manualbp-") as folder:
-        unpacked = Path(folder) / "MNIST" / "raw"
-        unpacked.mkdir(parents=True)
-        for name in FILES:
-            with open(unpacked / name.removesuffix(".gz"), "wb") as target:
-                # torchvision checks that all four files exist, and reads two.
-                if name.startswith("train") == train:
-                    with gzip.open(root / "MNIST" / "raw" / name) as source:
-                        shutil.copyfileobj(source, target)
-        dataset = MNIST(folder, train=train, download=False)
-    return dataset.data.unsqueeze(1).float().div_(255), dataset.targets
+from manualbp.training.mnist import REPOSITORY_DATA, check_files, load, split
 
 
 class Order:
@@ -199,12 +134,8 @@ class MNISTDataModule(pl.LightningDataModule):
         if not self.parts:
             check_files(self.root)
         if stage in (None, "fit", "validate") and "train" not in self.parts:
-            images, labels = load(self.root, train=True)
-            generator = torch.Generator().manual_seed(self.split_seed)
-            order = torch.randperm(len(labels), generator=generator)
-            val, train = order[: self.val_size], order[self.val_size :]
-            self.parts["train"] = self._place(images[train], labels[train])
-            self.parts["val"] = self._place(images[val], labels[val])
+            parts = split(*load(self.root, train=True), self.val_size, self.split_seed)
+            self.parts |= {name: self._place(*part) for name, part in parts.items()}
         if stage in (None, "test") and "test" not in self.parts:
             self.parts["test"] = self._place(*load(self.root, train=False))
 

@@ -1,0 +1,253 @@
+"""The runs that train.py wrote: found, listed, and loaded from plain numbers and names."""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from manualbp.training import mnist, network
+from manualbp.training.errors import UserError
+
+if TYPE_CHECKING:
+    from manualbp.training.classifier import LitClassifier
+
+RUNS = Path("runs")
+#: what a checkpoint of ours says of its network
+SETTINGS = (*inspect.signature(network.build).parameters, "cost")
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A trained network: a checkpoint that train.py wrote, and the folder it is in.
+
+    Attributes:
+        path: the folder of the run.
+        checkpoint: the file that was loaded: the best by validation, unless another was asked for.
+        hparams: the settings of the classifier, plain numbers and names.
+        epochs: how many had been trained.
+        steps: how many updates that was.
+        accuracy: the best on validation up to then, if it was measured.
+        weights: of the network, by the names of its ``state_dict``.
+    """
+
+    path: Path
+    checkpoint: Path
+    hparams: dict[str, Any]
+    epochs: int
+    steps: int
+    accuracy: float | None
+    weights: dict[str, Tensor]
+
+    @cached_property
+    def net(self) -> nn.Module:
+        """The network, in evaluation mode."""
+        with torch.random.fork_rng(devices=[]):  # whoever looks at a run draws no random numbers
+            net = network.build(**{name: self.hparams[name] for name in SETTINGS[:-1]})
+        net.load_state_dict(self.weights)
+        return net.eval()
+
+    @cached_property
+    def criterion(self) -> nn.Module:
+        """The cost as a module, which takes targets of its own form."""
+        return network.COSTS[self.hparams["cost"]]()
+
+    def cost(self, output: Tensor, labels: Tensor) -> Tensor:
+        """The cost C that the run was trained on, of labels (n,): a mean over the examples."""
+        y = network.targets(labels, self.hparams["cost"], output)
+        value: Tensor = self.criterion(output, y)
+        return value
+
+    @cached_property
+    def module(self) -> LitClassifier:
+        """The classifier that was trained, around the same network."""
+        from manualbp.training.classifier import LitClassifier  # imports Lightning: seconds
+
+        with torch.random.fork_rng(devices=[]):
+            module = LitClassifier(**self.hparams)
+        module.net = self.net
+        return module.eval()
+
+    @property
+    def snapshots(self) -> list[Run]:
+        """The run at every moment that it kept a checkpoint of, in the order of training."""
+        files = sorted({*self.path.glob("checkpoints/*.ckpt"), *self.path.glob("snapshots/*.ckpt")})
+        kept = {run.steps: run for run in map(open_checkpoint, files) if run.like(self)}
+        return [kept[steps] for steps in sorted({**kept, self.steps: self})]
+
+    @property
+    def title(self) -> str:
+        """What it is in a line: the folder, the network, the cost."""
+        return f"{self.path} · {self.architecture} · {self.hparams['cost']}"
+
+    @property
+    def architecture(self) -> str:
+        """The widths and the activations: ``784-16-16-10 sigmoid``."""
+        h = self.hparams
+        hidden = [h["activation"]] if len(h["layers"]) > 2 else []
+        last = [h["output_activation"]] if h["output_activation"] not in hidden else []
+        return f"{'-'.join(map(str, h['layers']))} {', '.join(hidden + last)}"
+
+    def like(self, other: Run) -> bool:
+        """Whether both have the same network, whatever its weights."""
+        return all(self.hparams[name] == other.hparams[name] for name in SETTINGS)
+
+    def examples(self, n: int | None = None, split: str = "test") -> tuple[Tensor, Tensor]:
+        """The first images (n, 1, 28, 28) of the run's own data, pixels in [0, 1], and labels (n,).
+
+        Args:
+            n: how many; None: all.
+            split: ``"train"``, ``"val"`` or ``"test"``, as the run divided them.
+        """
+        if split not in ("train", "val", "test"):
+            raise UserError(f"split is train, val or test, got {split!r}")
+        settings = self._data()
+        root = (
+            Path(settings["root"]).expanduser() if settings.get("root") else mnist.REPOSITORY_DATA
+        )
+        mnist.check_files(root)
+        if split == "test":
+            images, labels = mnist.load(root, train=False)
+        else:
+            size, seed = settings.get("val_size", 5000), settings.get("split_seed", 0)
+            images, labels = mnist.split(*mnist.load(root, train=True), size, seed)[split]
+        return images[:n], labels[:n]
+
+    def _data(self) -> dict[str, Any]:
+        """The settings of the data module, from the configuration that was saved with the run."""
+        import yaml  # type: ignore[import-untyped]
+
+        try:
+            config = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
+            return dict(config.get("data") or {})
+        except (OSError, yaml.YAMLError, AttributeError):
+            return {}
+
+
+def load_run(where: str | Path | None = None) -> Run:
+    """The run of that folder, or of that checkpoint; the latest below ``runs/`` without a name.
+
+    Args:
+        where: a checkpoint; the folder of a run; a folder of runs, whose latest is meant; or a name
+            below ``runs/``: ``3b1b``, ``3b1b/version_0``.
+
+    Raises:
+        UserError: there is none; it is no checkpoint of ours, or damaged; in one line.
+    """
+    if where is None:
+        if not (found := find_runs(RUNS)):
+            raise UserError(f"there is no run in {RUNS}/ yet: python train.py makes one")
+        return open_checkpoint(preferred(found[0]))
+    path = next((p for p in (Path(where), RUNS / where) if p.exists()), None)
+    if path is None:
+        known = [str(name) for folder in find_runs(RUNS) for name in (folder, *checkpoints(folder))]
+        near = difflib.get_close_matches(str(where), known, n=3, cutoff=0.6)
+        near = near or [str(folder) for folder in find_runs(RUNS)[:3]]
+        hint = f"near to it: {', '.join(near)}" if near else "python train.py makes one"
+        raise UserError(f"there is no run {where}; {hint}")
+    if path.is_file():
+        return open_checkpoint(path)
+    if not (found := find_runs(path)):
+        kept = "a configuration, but " if (path / "config.yaml").is_file() else ""
+        raise UserError(f"{path} has {kept}no checkpoint: is it a folder that train.py wrote?")
+    return open_checkpoint(preferred(found[0]))
+
+
+def find_runs(folder: Path) -> list[Path]:
+    """The folders of runs at or below a folder that hold a checkpoint, the latest first."""
+    if folder.name == "checkpoints":
+        folder = folder.parent
+    depths = ("", "*/", "*/*/")  # of runs/3b1b/version_0, of runs/3b1b and of runs
+    files = [file for depth in depths for file in folder.glob(f"{depth}checkpoints/*.ckpt")]
+    when = {file.parent.parent: max(map(modified, file.parent.glob("*.ckpt"))) for file in files}
+    return sorted(when, key=lambda path: (-when[path], str(path)))
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """Those of a run, the latest first."""
+    return sorted((folder / "checkpoints").glob("*.ckpt"), key=lambda file: -modified(file))
+
+
+def preferred(folder: Path) -> Path:
+    """The best checkpoint by validation, else the last."""
+    named = [folder / "checkpoints" / f"{name}.ckpt" for name in ("best", "last")]
+    return next((file for file in named if file.is_file()), checkpoints(folder)[0])
+
+
+def modified(file: Path) -> float:
+    return file.stat().st_mtime
+
+
+def open_checkpoint(file: Path) -> Run:
+    """The run of a checkpoint, after the check that it holds what it says.
+
+    Raises:
+        UserError: it is none, or damaged, or of another kind, or its weights are not those of the
+            network that it describes. Nothing but tensors, numbers and names is read from it.
+    """
+    stored = read_checkpoint(file)
+    hparams = stored.get("hyper_parameters")
+    if not isinstance(hparams, dict) or any(name not in hparams for name in SETTINGS):
+        raise UserError(f"{file}: a checkpoint, but not of train.py: it describes no network")
+    if not hparams["layers"]:
+        raise UserError(
+            f"{file}: of LitClassifier.from_network, whose network is code: build it, and load "
+            'torch.load(…, weights_only=True)["state_dict"] into it'
+        )
+    prefix = "net."
+    weights = {n.removeprefix(prefix): w for n, w in stored["state_dict"].items()}
+    folder = file.parent.parent if file.parent.name in ("checkpoints", "snapshots") else file.parent
+    steps = int(stored["global_step"])
+    run = Run(folder, file, hparams, int(stored["epoch"]) + 1, steps, score(stored), weights)
+    _check_weights(run)
+    return run
+
+
+def read_checkpoint(file: str | Path) -> dict[str, Any]:
+    """What a checkpoint of Lightning's holds; its tensors stay on the disk until they are used.
+
+    Raises:
+        UserError: it is none, or it holds more than tensors, numbers and names.
+    """
+    try:
+        stored = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        _ = stored["state_dict"], stored["epoch"], stored["global_step"]
+    except Exception as error:
+        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{file}: not a checkpoint of ours, or damaged ({reason})") from None
+    return dict(stored)
+
+
+def score(stored: dict[str, Any]) -> float | None:
+    """The best validation accuracy, as the callback noted it that keeps the best."""
+    for name, state in stored.get("callbacks", {}).items():
+        if "val_accuracy" in str(name) and state.get("best_model_score") is not None:
+            return float(state["best_model_score"])
+    return None
+
+
+def _check_weights(run: Run) -> None:
+    """Raise `UserError` unless the network that is described has weights of these shapes."""
+    there = {name: tuple(w.shape) for name, w in run.weights.items()}
+    try:
+        with torch.device("meta"):
+            net = network.build(**{name: run.hparams[name] for name in SETTINGS[:-1]})
+        here = {name: tuple(w.shape) for name, w in net.state_dict().items()}
+        _ = network.COSTS[run.hparams["cost"]]
+    except Exception as error:
+        raise UserError(
+            f"{run.checkpoint}: its settings describe no network of ours "
+            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+        ) from None
+    if here != there:
+        name = next(n for n in (*there, *here) if here.get(n) != there.get(n))
+        raise UserError(
+            f"{run.checkpoint}: its weights are of another network than the one it describes: "
+            f"{name} is {there.get(name, 'missing')} and should be {here.get(name, 'missing')}"
+        )
