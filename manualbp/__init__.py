@@ -17,6 +17,10 @@ Is this backward right?
 
 - ``verify(f, *inputs)``: a report on a formula, a Function, a function, a module, a whole model
 
+What is inside this backward?
+
+- ``trace(model, x, y, cost=criterion)``: every value and gradient of one pass, layer by layer
+
 Ways to run formulas without autograd:
 
 - ``Tape()``: records them, and runs their rules backwards: ``tape.backprop(cost)``
@@ -28,6 +32,7 @@ from manualbp.conversion.interception import intercept
 from manualbp.conversion.modules import convert, revert
 from manualbp.conversion.report import coverage
 from manualbp.core.formula import Formula, rule
+from manualbp.see import trace
 from manualbp.tape import Tape, compile_step
 from manualbp.verification import verify
 
@@ -44,6 +49,7 @@ __all__ = [
     "nn",
     "revert",
     "rule",
+    "trace",
     "verify",
 ]
 

@@ -1100,3 +1100,22 @@ def test_the_rules_of_any_number_of_tensors_are_stated():
     tape.backprop(cost)
     assert len(docstrings.read_docstring(tape[0].formula)["rules"]) == 2
     assert str(tape).count("∂C/∂") >= 2
+
+
+def test_layers_in_place_by_formula_inside_intercept() -> None:
+    def net() -> torch.nn.Module:
+        torch.manual_seed(0)
+        layers = [torch.nn.Linear(4, 3), torch.nn.ReLU(inplace=True), torch.nn.Linear(3, 2)]
+        return torch.nn.Sequential(*layers).double()
+
+    ours, theirs, x = net(), net(), torch.randn(5, 4).double()
+    manualbp.convert(ours)
+    with Tape(keep=True) as tape, manualbp.intercept():
+        cost = F.mse_loss(ours(x), torch.zeros(5, 2).double())
+    tape.backprop(cost)
+    torch.nn.functional.mse_loss(theirs(x), torch.zeros(5, 2).double()).backward()
+    torch.testing.assert_close(
+        [p.grad for p in ours.parameters()], [p.grad for p in theirs.parameters()]
+    )
+    # What was written over is kept as it was.
+    torch.testing.assert_close(tape[0].outputs[0].detach(), theirs[0](x).detach())

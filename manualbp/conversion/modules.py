@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import inspect
 import types
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
 from typing import Any, NoReturn
@@ -110,6 +112,21 @@ def revert(model: nn.Module) -> nn.Module:
     for module in model.modules():
         _revert(module)
     return model
+
+
+@contextmanager
+def converted(model: nn.Module) -> Iterator[None]:
+    """Every layer by formula inside the block; afterwards each is what it was before."""
+    before = [(m, type(m), vars(m).get("forward")) for m in model.modules()]
+    convert(model)
+    try:
+        yield
+    finally:
+        for module, kind, forward in before:
+            if type(module) is not kind:
+                module.__class__ = kind
+            if forward is not None:
+                module.forward = forward
 
 
 #: torch's layer → ours, by name

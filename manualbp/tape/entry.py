@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Size, Tensor
+
+from manualbp.tape.backward import run_rules
 
 
 class Entry:
@@ -32,6 +35,7 @@ class Entry:
         self.grad_outputs: tuple[Tensor | None, ...] = record.get("grad_outputs", ())
         #: ∂C/∂argument for each argument, as the rules returned it (kept, after backprop)
         self.grad_inputs: tuple[Tensor | None, ...] = record.get("grad_inputs", ())
+        self._autocast = tape._autocasts[index]
 
     @property
     def name(self) -> str:
@@ -42,6 +46,19 @@ class Entry:
         """What the rules returned, by argument."""
         pairs = zip(self.formula.derivation.arguments, self.grad_inputs, strict=False)
         return {name: gradient for name, gradient in pairs if gradient is not None}
+
+    def pull_back(self, *grad_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
+        """What the rules return for other gradients of its values, as ``grad_inputs`` (kept).
+
+        Args:
+            grad_outputs: one for each of its values, in its shape, or None; the last may be left
+                out.
+        """
+        missing = len(self.shapes) - len(grad_outputs)
+        needs = tuple(source is not None for source in self.sources)
+        incoming = [*grad_outputs, *[None] * missing]
+        with torch.no_grad():
+            return run_rules(self.formula, needs, incoming, self.saved, self._autocast)
 
     @property
     def bytes(self) -> int:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from manualbp.core.formula import Formula
 from manualbp.core.modes import is_compiling, is_grad_enabled
+from manualbp.core.recording import recorder
 from manualbp.core.running import eager
 from manualbp.tape.tape import NO_HISTORY, REPLACED, TapeError
 
@@ -56,6 +58,9 @@ def prepare_write(input: Tensor) -> None:
     """
     if not is_grad_enabled():
         return
+    recording = getattr(recorder.get(), "__self__", None)
+    if recording is not None and recording.keep:
+        recording.keep_value(input)
     base = input if input._base is None else input._base
     for tensor in (input, base):
         taped = getattr(tensor, "_taped", None)
@@ -67,12 +72,14 @@ def prepare_write(input: Tensor) -> None:
     taped = getattr(base, "_taped", None)
     if taped is None or not base.is_leaf or not base.requires_grad:
         return
-    value = base.detach().requires_grad_()
-    value._taped, value._backward_hooks = taped, NO_HISTORY  # type: ignore[attr-defined]
-    base._taped = (*taped[:2], REPLACED, False)  # type: ignore[attr-defined]
-    base.requires_grad_(False)
-    with _unsafe_preserve_version_counter(base):
-        base.copy_(value)
+    # Otherwise intercept would take requires_grad_ for a write, by its name.
+    with torch._C.DisableTorchFunction():
+        value = base.detach().requires_grad_()
+        value._taped, value._backward_hooks = taped, NO_HISTORY  # type: ignore[attr-defined]
+        base._taped = (*taped[:2], REPLACED, False)  # type: ignore[attr-defined]
+        base.requires_grad_(False)
+        with _unsafe_preserve_version_counter(base):
+            base.copy_(value)
     base._backward_hooks = None
     del base.retain_grad
 

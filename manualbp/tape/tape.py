@@ -353,6 +353,21 @@ class Tape:
         number = self._numbers.get(node)
         return self._external(node, slot) if number is None else number + slot
 
+    def keep_value(self, tensor: Tensor) -> None:
+        """Keep a copy of what ``tensor`` holds, because it is about to be written to."""
+        copies: dict[int, Tensor] = {}
+
+        def kept(value: Any) -> Any:
+            if not isinstance(value, Tensor) or not _is_alias_of(value, tensor):
+                return value
+            if id(value) not in copies:
+                copies[id(value)] = value.detach().clone()
+            return copies[id(value)]
+
+        for record in self._records.values():
+            record["inputs"] = {name: kept(value) for name, value in record["inputs"].items()}
+            record["outputs"] = tuple(map(kept, record["outputs"]))
+
     def _record_values(self, inputs: dict[str, Any], outputs: tuple[Tensor, ...]) -> None:
         path = self._modules.path() if self._modules else ""
         self._records[len(self._formulas) - 1] = {
@@ -392,6 +407,11 @@ class Tape:
             self._accumulate_grads(self.leaf_gradients(self.number(cost), gradient), gradient)
         finally:
             _set_grad_enabled(enabled)
+
+    @property
+    def leaves(self) -> list[Tensor | GradientEdge]:
+        """What gets a gradient in the end: leaves, and edges to a history from before."""
+        return self._leaves
 
     def number(self, value: Tensor) -> int:
         """What ``value`` is known by; autograd goes on from one with a history from before.

@@ -1,0 +1,136 @@
+"""What is inside one backward pass: :func:`manualbp.trace`."""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from torch import Tensor, nn
+
+from manualbp.see import summary
+from manualbp.see.layers import Calls, Layer, Layers
+from manualbp.see.running import Cost, record
+from manualbp.tape import Tape
+
+
+def trace(model: nn.Module, x: Any, y: Any, *, cost: Cost) -> Trace:
+    """One forward and one backward pass of ``cost(model(x), y)``, with all numbers kept.
+
+    ::
+
+        trace = manualbp.trace(model, x, y, cost=criterion)
+        print(trace)                    # a row for each layer
+        trace["encoder.0"].grad_output  # ∂C/∂a of that layer
+
+    The model runs by formula, as inside :func:`manualbp.intercept` after :func:`manualbp.convert`.
+    It is afterwards as it was before: its parameters, ``.grad``, buffers, mode, hooks and classes,
+    and the generators of random numbers.
+
+    Args:
+        model: any module that ``convert`` and ``intercept`` cover.
+        x: its input, of shape (n, …), or a tuple of its inputs; examples along the first axis.
+        y: the target, for n examples.
+        cost: a function of the model's output and ``y`` that gives one number, such as
+            ``torch.nn.CrossEntropyLoss()``.
+
+    Raises:
+        TypeError: ``model`` is no module, or ``cost`` cannot be called.
+        ValueError: x and y differ in length, or the cost is no single number, or depends on no
+            parameter.
+        TapeError: the model computes what manualbp has no formula of; lists it.
+    """
+    watched: list[Calls] = []
+
+    def watch(tape: Tape, model: nn.Module) -> Any:
+        watched.append(Calls(tape, model))
+        return watched[-1].watched()
+
+    recorded = record(model, x, y, cost, input_grads=True, watch=watch)
+    layers = Layers(recorded, watched[-1].calls)
+    return Trace(model, cost, layers)
+
+
+class Trace:
+    """The numbers of one forward and one backward pass; made by :func:`trace`.
+
+    ``trace["encoder.0"]`` is the layer of that path; of one that ran more than once, a tuple of
+    its calls. Modules that contain others are found so too.
+
+    Attributes:
+        layers: the innermost modules, and the functions called between them, in the order of the
+            forward pass.
+        criterion: the cost, as a layer.
+        cost: C.
+        grads: ∂C/∂p of each parameter by its name in the model: what ``.grad`` would be.
+        parameters: these parameters.
+        tape: has an entry for each formula that ran.
+        model: the model.
+        x, y: what the model and the cost were given.
+    """
+
+    def __init__(self, model: nn.Module, cost: Cost, layers: Layers) -> None:
+        recorded = layers.recorded
+        self.model = model
+        self.layers = layers.innermost()
+        self.criterion = layers.of_cost(cost)
+        self.cost = recorded.cost
+        self.grads = recorded.grads
+        self.parameters = {name: recorded.parameters[name] for name in self.grads}
+        self.tape = recorded.tape
+        self.entries = layers.entries
+        self.x = recorded.inputs[0] if len(recorded.inputs) == 1 else recorded.inputs
+        self.y = recorded.target
+        self._layers = layers
+
+    @property
+    def examples(self) -> int:
+        """How many examples there are: n."""
+        first = self.x[0] if isinstance(self.x, tuple) else self.x
+        return len(first) if isinstance(first, Tensor) and first.dim() else 1
+
+    def __getitem__(self, path: str) -> Any:
+        found = [layer for layer in self.layers if layer.path == path]
+        if not found:
+            found = [self._layers.of_call(c) for c in self._layers.calls if c.path == path]
+        if not found and path == "cost":
+            found = [self.criterion]
+        if not found:
+            known = {layer.path for layer in self.layers} | {c.path for c in self._layers.calls}
+            raise KeyError(f"{path!r} is no layer that ran; {_nearest(path, known)}")
+        return found[0] if len(found) == 1 else tuple(found)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __iter__(self) -> Iterator[Layer]:
+        return iter(self.layers)
+
+    def __str__(self) -> str:
+        numbers = self.to_dict()
+        return summary.table(numbers["layers"], numbers)
+
+    def __repr__(self) -> str:
+        name, cost = type(self.model).__name__, float(self.cost)
+        return f"<Trace of {name}: {len(self)} layers, C = {cost:.4g}>"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What is printed, as plain numbers: see :func:`manualbp.see.summary.numbers_of`."""
+        return {
+            "cost": float(self.cost),
+            "name": self.criterion.name,
+            "examples": self.examples,
+            "layers": [summary.numbers_of(layer, self.examples) for layer in self.layers],
+        }
+
+    def to_json(self, **options: Any) -> str:
+        """:meth:`to_dict` as JSON; ``options`` are those of :func:`json.dumps`."""
+        return json.dumps(self.to_dict(), **options)
+
+
+def _nearest(path: str, known: set[str]) -> str:
+    near = difflib.get_close_matches(path, known, n=3, cutoff=0.4)
+    if near:
+        return f"near to it: {', '.join(near)}"
+    return f"there are {', '.join(sorted(known - {''})[:8])}"
