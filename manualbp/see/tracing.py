@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from manualbp.see import summary
 from manualbp.see.layers import Calls, Layer, Layers
+from manualbp.see.naming import nearest
 from manualbp.see.running import Cost, record
 from manualbp.tape import Tape
 
@@ -98,7 +98,7 @@ class Trace:
             found = [self.criterion]
         if not found:
             known = {layer.path for layer in self.layers} | {c.path for c in self._layers.calls}
-            raise KeyError(f"{path!r} is no layer that ran; {_nearest(path, known)}")
+            raise KeyError(f"{path!r} is no layer that ran; {nearest(path, known)}")
         return found[0] if len(found) == 1 else tuple(found)
 
     def __len__(self) -> int:
@@ -127,10 +127,3 @@ class Trace:
     def to_json(self, **options: Any) -> str:
         """:meth:`to_dict` as JSON; ``options`` are those of :func:`json.dumps`."""
         return json.dumps(self.to_dict(), **options)
-
-
-def _nearest(path: str, known: set[str]) -> str:
-    near = difflib.get_close_matches(path, known, n=3, cutoff=0.4)
-    if near:
-        return f"near to it: {', '.join(near)}"
-    return f"there are {', '.join(sorted(known - {''})[:8])}"
