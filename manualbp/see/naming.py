@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from operator import index as as_int
-from typing import Any, NamedTuple
+from typing import Any
 
 from torch import Tensor, nn
 
 
-class Place(NamedTuple):
+@dataclass(frozen=True)
+class Place:
     """An entry of a parameter.
 
     Attributes:

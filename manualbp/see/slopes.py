@@ -13,15 +13,21 @@ from manualbp.tape import Entry
 SATURATED = 0.05
 
 
-def slope(entry: Entry) -> Tensor | None:
+def slope(entry: Entry, *, named: bool = True) -> Tensor | None:
     """σ′(z), in the shape of z, where a formula is an activation that acts entry by entry.
+
+    With ``named=False`` it may be any formula that acts so, such as dropout.
 
     A rule acts entry by entry if what it returns for any g is g ⊙ what it returns for ones.
     """
     if isinstance(entry.formula, Structural) or entry.sources[0] is None:
         return None
-    value = next(iter(entry.inputs.values()))
-    if not isinstance(value, Tensor) or value.shape != entry.shapes[0] or not _named(entry):
+    value = next(iter(entry.inputs.values()), None)
+    if (
+        not isinstance(value, Tensor)
+        or value.shape != entry.shapes[0]
+        or (named and not _named(entry))
+    ):
         return None
     g = torch.randn(value.shape, generator=torch.Generator().manual_seed(0), dtype=value.dtype)
     g = g.to(value.device)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 from torch import Tensor, nn
 
-from manualbp.see import summary
+from manualbp.see import checking, explanation, pathways, summary
+from manualbp.see.flow import Flow
 from manualbp.see.layers import Calls, Layer, Layers
 from manualbp.see.naming import nearest
 from manualbp.see.running import Cost, record
@@ -66,13 +68,13 @@ class Trace:
         grads: ∂C/∂p of each parameter by its name in the model: what ``.grad`` would be.
         parameters: these parameters.
         tape: has an entry for each formula that ran.
-        model: the model.
+        model: the model; ``function`` is its cost.
         x, y: what the model and the cost were given.
     """
 
     def __init__(self, model: nn.Module, cost: Cost, layers: Layers) -> None:
         recorded = layers.recorded
-        self.model = model
+        self.model, self.function = model, cost
         self.layers = layers.innermost()
         self.criterion = layers.of_cost(cost)
         self.cost = recorded.cost
@@ -82,7 +84,9 @@ class Trace:
         self.entries = layers.entries
         self.x = recorded.inputs[0] if len(recorded.inputs) == 1 else recorded.inputs
         self.y = recorded.target
+        self.end = layers.end
         self._layers = layers
+        self._versions = [p._version for p in model.parameters()]
 
     @property
     def examples(self) -> int:
@@ -98,7 +102,7 @@ class Trace:
             found = [self.criterion]
         if not found:
             known = {layer.path for layer in self.layers} | {c.path for c in self._layers.calls}
-            raise KeyError(f"{path!r} is no layer that ran; {nearest(path, known)}")
+            raise KeyError(f"{path!r} is no layer that ran; {nearest(path, sorted(known))}")
         return found[0] if len(found) == 1 else tuple(found)
 
     def __len__(self) -> int:
@@ -127,3 +131,79 @@ class Trace:
     def to_json(self, **options: Any) -> str:
         """:meth:`to_dict` as JSON; ``options`` are those of :func:`json.dumps`."""
         return json.dumps(self.to_dict(), **options)
+
+    # ------------------------------------------------------------------------------- why
+
+    def explain(self, name: str, *index: int) -> explanation.Explanation:
+        """Why one entry of a parameter should move: ``trace.explain("0.weight", 3, 407)``.
+
+        Its gradient as the document states it, the mean over examples of how wrong the output is,
+        ∂Cₙ/∂aⱼ, × how responsive the neuron is, σ′(zⱼ), × how active the input was, aₖ. Where
+        the parameter is in no Linear layer or convolution, its gradient for each example alone.
+
+        Raises:
+            KeyError: ``name`` is no parameter that C depends on.
+            IndexError: the parameter has no such entry.
+        """
+        return explanation.explain(self, name, index)
+
+    def has_factors(self, name: str) -> bool:
+        """Whether :meth:`explain` has the three factors for a parameter."""
+        return explanation.has_factors(self, name)
+
+    def paths(
+        self, name: str, *index: int, top: int = 10, example: int | None = None
+    ) -> pathways.Paths | pathways.WeightPaths:
+        """Over which paths a value acts on C.
+
+        ``trace.paths("1", 5)``: activation 5 of layer "1". A row for each unit j of the next
+        weighted sum: wⱼₖ, σ′(zⱼ), ∂C/∂aⱼ and their product. They add up to ∂C/∂aₖ.
+
+        ``trace.paths("0.weight", 3, 407)``: the heaviest whole paths from that weight to the
+        outputs of a chain of weighted sums, each with the product along it.
+
+        Args:
+            name: the path of a layer, or the name of a parameter.
+            index: the unit in the layer's output for each example, or the entry of the parameter.
+            top: how many whole paths.
+            example: the example that is meant; otherwise the mean of the batch.
+
+        Raises:
+            KeyError: no layer and no parameter is called so.
+            IndexError: there is no such unit, entry or example.
+            ValueError: the layer ran more than once, or the weight is not in a chain of sums.
+        """
+        if name in self.parameters:
+            return pathways.paths_of_weight(self, name, index, top, example)
+        return pathways.paths_of_activation(self, name, index, example)
+
+    def check(self, *, rtol: float | None = None) -> checking.Checked:
+        """Hold the chain's identities against the numbers, layer by layer.
+
+        δ of a layer is what torch's own derivative makes of the δ of the next; ∂C/∂W is so from δ
+        and a; ∂C/∂ a value is the sum over the paths; ∂C/∂p is the sum over the layers and the mean
+        over the examples.
+
+        Args:
+            rtol: the largest relative error; 10⁴ units of the dtype's rounding by default.
+
+        Returns:
+            the largest error, and the layer where it is.
+
+        Raises:
+            AssertionError: it is larger than ``rtol``; names layer and identity.
+        """
+        return checking.check(self, rtol)
+
+    def check_unchanged(self) -> None:
+        """Raise where the model has been trained since: it has to run again."""
+        if [p._version for p in self.model.parameters()] != self._versions:
+            raise RuntimeError(
+                "the parameters of the model have changed since it was traced, and it has to run "
+                "again for this: trace it anew"
+            )
+
+    @cached_property
+    def flow(self) -> Flow:
+        """The entries of the tape by what they take."""
+        return Flow(self.entries)
