@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.autograd import Function
 from torch.autograd.grad_mode import _unsafe_preserve_version_counter
 
 from manualbp.core.formula import Formula
@@ -45,8 +46,28 @@ def overwrite(
     output = function(given)
     if output is given:
         return input
+    if eager() and output.requires_grad and not input.is_leaf and not input._is_view():
+        return cast(Tensor, Copy.apply(input, output))
     prepare_write(input)
     return input.copy_(output)
+
+
+class Copy(Function):
+    """``input.copy_(output)``, which has the history of ``output`` alone.
+
+    torch's own also gives zeros to the history that ``input`` had. They would be added to the
+    gradient that ``output`` passes there, one addition for nothing; and then nobody else would
+    hold what arrived from above, so that autograd might make it the ``.grad`` of a leaf.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, input: Tensor, output: Tensor) -> Tensor:
+        ctx.mark_dirty(input)
+        return input.copy_(output)
+
+    @staticmethod
+    def backward(ctx: Any, g: Tensor) -> tuple[None, Tensor]:
+        return None, g
 
 
 def prepare_write(input: Tensor) -> None:
