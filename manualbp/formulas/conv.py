@@ -140,8 +140,7 @@ class ConvTranspose(Formula):
     ) -> Tensor:
         if not (delta.numel() and weight.numel()):
             return delta.new_zeros((delta.shape[0], weight.shape[0], *size))
-        gradient = _conv(delta, weight, None, Window(stride, padding, dilation, groups))
-        return _first(gradient, size)  # output padding may have room for another window
+        return _first_windows(delta, weight, size, Window(stride, padding, dilation, groups))
 
     @staticmethod
     def grad_weight(
@@ -256,6 +255,25 @@ def _conv_transpose(
     return conv(input, weight, bias, stride, padding, output_padding, groups, dilation)
 
 
+def _first_windows(input: Tensor, weight: Tensor, size: Sequence[int], window: Window) -> Tensor:
+    """The first ``size`` pixels of a convolution, where the image may have room for more.
+
+    What those do not see is cut off before: it would be multiplied by a gradient of 0, and may be
+    infinite.
+    """
+    stride, padding, dilation, _ = window
+    last = [
+        s * (m - 1) + d * (k - 1) + 1
+        for m, k, s, d in zip(size, weight.shape[2:], stride, dilation, strict=True)
+    ]
+    room = zip(input.shape[2:], padding, last, stride, strict=True)
+    if any(n + 2 * p - seen >= s for n, p, seen, s in room):
+        margins = [p for p in reversed(padding) for _ in range(2)]
+        input = _first(F.pad(input, margins), last)
+        window = window._replace(padding=(0,) * len(padding))
+    return _conv(input, weight, None, window)
+
+
 def _sum_over_positions(delta: Tensor) -> Tensor:
     """Σ over the examples and the pixels."""
     return delta.sum((0, *range(2, delta.dim())))
@@ -295,8 +313,8 @@ def _by_convolution(
     kernels = windows.reshape(n * windows.shape[1], 1, *windows.shape[2:])
     # With w as the kernel, stride and dilation are exchanged.
     swapped = Window(window.dilation, window.padding, window.stride, n * channels)
-    found = _conv(images, kernels, None, swapped)
-    return _first(found, kernel).reshape(n, windows.shape[1], 1, *kernel).sum(0)
+    found = _first_windows(images, kernels, kernel, swapped)
+    return found.reshape(n, windows.shape[1], 1, *kernel).sum(0)
 
 
 def by_products(
