@@ -244,6 +244,23 @@ FOUND = {
         ],
         dict(costs=("v1",)),
     ),
+    "added in place, and then seen another way": (
+        ["x0 = randn(1, ()).requires_grad_()", "x1 = randn(2, ()).requires_grad_()"],
+        ["v2 = x0.sin()", "v3 = v2.add_(x1)", "v2.unsqueeze_(0)"],
+        dict(costs=("v2",)),
+    ),
+    "an infinite slope that no window sees": (
+        [
+            "x0 = randn(1, (1, 2, 2, 2)).requires_grad_()",
+            "x1 = randn(2, (2, 1, 1, 2)).requires_grad_()",
+        ],
+        [
+            "v2 = torch.conv_transpose2d(x0, x1, stride=2, output_padding=1).abs().sqrt()",
+            "v3 = torch.conv_transpose2d(x0, x1, stride=1, output_padding=1, dilation=2)",
+            "v4 = v3.abs().sqrt()",
+        ],
+        dict(costs=("v2", "v4"), second=True),
+    ),
     "an error of torch's type": (
         ["x0 = randn(1, (1, 1, 4)).requires_grad_()", "x1 = randn(2, (1, 1, 2))"],
         ["v2 = torch.conv1d(x0, x1, stride=2, padding='same')"],

@@ -104,3 +104,29 @@ def test_as_torch_takes_it(name, values, target, call, dtype):
             assert isinstance(ours, list) or issubclass(ours[0], RuntimeError), said
         else:
             assert ours == theirs, said
+
+
+@pytest.mark.parametrize("name", ["weight", "pos_weight", "classes", "classes, nll"])
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_weight_that_wants_a_gradient(name, grad):
+    """As torch has it: the gradient, or torch's error."""
+    z, weight = torch.tensor(X).requires_grad_(grad), torch.tensor([0.5, 2.0, 1.5])
+    p, y, k = torch.tensor(P), torch.tensor(BITS).float(), torch.tensor(CLASSES)
+    calls: dict[str, Callable[..., Tensor]] = {
+        "weight": lambda f, w: f.cross_entropy(z, p, w, label_smoothing=0.1),
+        "pos_weight": lambda f, w: f.binary_cross_entropy_with_logits(z, y, p * w, pos_weight=w),
+        "classes": lambda f, w: f.cross_entropy(z, k, w),
+        "classes, nll": lambda f, w: f.nll_loss(z, k, w),
+    }
+    found = []
+    for f in (torch.nn.functional, functional):
+        w = weight.clone().requires_grad_()
+        try:
+            found.append(torch.autograd.grad(calls[name](f, w), [z, w] if grad else [w]))
+        except RuntimeError as error:
+            found.append((type(error), str(error)))
+    theirs, ours = found
+    if isinstance(theirs[0], Tensor):
+        torch.testing.assert_close(ours, theirs)
+    else:
+        assert ours == theirs

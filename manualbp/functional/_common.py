@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from torch import Tensor
 from torch.nn import _reduction
 
+from manualbp.core.formula import Formula
 from manualbp.core.modes import is_compiling
 
 
@@ -14,6 +17,17 @@ def dealiased(other: Any, input: Any) -> Any:
     if other is input and is_compiling():
         return other.view_as(other)
     return other
+
+
+def run_of(formula: type[Formula], *without_rule: Tensor | None) -> Callable[..., Tensor]:
+    """``apply``; or ``forward``, where a gradient is asked for an argument without a rule.
+
+    Autograd then differentiates torch's own operations, or refuses as torch does.
+    """
+    for argument in without_rule:
+        if argument is not None and argument.requires_grad:
+            return formula.forward
+    return formula.apply
 
 
 def legacy_reduction(size_average: bool | None, reduce: bool | None, reduction: str) -> str:

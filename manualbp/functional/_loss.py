@@ -13,7 +13,7 @@ from torch import Tensor
 from manualbp import formulas
 from manualbp.core.modes import is_compiling, transforms_active
 from manualbp.functional._arithmetic import sub
-from manualbp.functional._common import check_reduction, legacy_reduction
+from manualbp.functional._common import check_reduction, legacy_reduction, run_of
 from manualbp.functional._distance import pairwise_distance
 from manualbp.functional._linear import linear
 
@@ -225,7 +225,8 @@ def cross_entropy(
     """C = −log p_y, p = softmax(z): input (n, K, \\*) or (K,), target classes or probabilities."""
     reduction = legacy_reduction(size_average, reduce, reduction)
     options = (weight, ignore_index, reduction, label_smoothing)
-    return formulas.CrossEntropy.apply(input, _class_indices(target), *options)
+    run = run_of(formulas.CrossEntropy, weight)
+    return run(input, _class_indices(target), *options)
 
 
 def nll_loss(
@@ -239,7 +240,8 @@ def nll_loss(
 ) -> Tensor:
     """C = −a_y: input log-probabilities (n, K, \\*) or (K,), target classes."""
     reduction = legacy_reduction(size_average, reduce, reduction)
-    return formulas.NLL.apply(input, _class_indices(target), weight, ignore_index, reduction)
+    run = run_of(formulas.NLL, weight)
+    return run(input, _class_indices(target), weight, ignore_index, reduction)
 
 
 def binary_cross_entropy_with_logits(
@@ -253,7 +255,8 @@ def binary_cross_entropy_with_logits(
 ) -> Tensor:
     """C = −y log σ(z) − (1 − y) log(1 − σ(z)), in a form that does not overflow."""
     reduction = legacy_reduction(size_average, reduce, reduction)
-    return formulas.BCEWithLogits.apply(input, target, weight, reduction, pos_weight)
+    run = run_of(formulas.BCEWithLogits, weight, pos_weight)
+    return run(input, target, weight, reduction, pos_weight)
 
 
 def binary_cross_entropy(
@@ -272,7 +275,7 @@ def binary_cross_entropy(
         )
     if weight is not None:
         weight = weight.expand(torch.broadcast_shapes(target.shape, weight.shape))  # type: ignore[no-untyped-call]
-    return formulas.BCE.apply(input, target, weight, reduction)
+    return run_of(formulas.BCE, weight)(input, target, weight, reduction)
 
 
 def multilabel_soft_margin_loss(
