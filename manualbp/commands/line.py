@@ -26,6 +26,9 @@ INTERRUPTED, PIPE_CLOSED = 130, 141  # what a shell reports for SIGINT and SIGPI
 
 Command = Callable[..., int]
 
+#: options that have a letter as well
+SHORT = {"output": "-o"}
+
 
 def run(args: list[str] | None = None) -> int:
     """Run the command that ``args`` name, and return its exit status.
@@ -149,7 +152,8 @@ def _parser_of(name: str, command: Command) -> ArgumentParser:
                 given |= {"action": "append", "default": []}
             else:
                 given |= {"type": hints[parameter.name]}
-        parser.add_argument(f"--{parameter.name}", **given)
+        short = [SHORT[parameter.name]] if parameter.name in SHORT else []
+        parser.add_argument(*short, f"--{parameter.name}", **given)
     parser.usage = " ".join(usage)
     return parser
 
