@@ -42,7 +42,7 @@ function layOut(width) {
   const narrow = width < 620, units = state.net.map((_, l) => shownUnits(l));
   const rows = Math.max(...units.map((u) => u.length), 10), height = rows * PITCH;
   const image = Math.round(narrow ? Math.min(78, width * 0.23) : Math.min(196, width * 0.2));
-  const table = narrow ? 84 : 216, top = 42, middle = top + height / 2;
+  const table = narrow ? 84 : 240, top = 42, middle = top + height / 2;
   const last = width - table - 16, gap = (last - image - 4) / units.length;
   const columns = units.map((u, l) => {
     const pitch = Math.min(42, height / u.length);
@@ -127,7 +127,7 @@ function neuron(group, lay, column, l, j) {
 function outputs(lay, head) {
   const { columns, narrow, width, table } = lay, column = columns[LAST], at = width - table + (narrow ? 6 : 14);
   const rows = make("g", { class: "rows", "aria-hidden": "true" }, svg);
-  const places = narrow ? { digit: at + 4, y: at + 22, bar: at + 36 } : { digit: at + 6, a: at + 62, y: at + 84, bar: at + 106 };
+  const places = narrow ? { digit: at + 8, y: at + 26, bar: at + 38 } : { digit: at + 14, a: at + 84, y: at + 106, bar: at + 126 };
   head(places.y, "y");
   if (!narrow) head(places.a, "a", "end");
   head(places.bar, narrow ? "C" : "part of C", "start");

@@ -53,7 +53,7 @@ const FORMULAS = {
     const [, to, k] = state.weight?.[0] === l ? state.weight : [l, j, largest(p.a[l])];
     return { title: `Gradients of the weights into layer ${l + 1}`,
       letters: `${over(C, wOf(l + 1, `${to},${k}`))} = ${deltaOf(l + 1, to)} · ${aOf(l, k)}, &nbsp; ${over(C, bOf(l + 1, to))} = ${deltaOf(l + 1, to)}`,
-      numbers: `${bracket(p.delta[l][to])}·${num(p.a[l][k])} = ${n(p.delta[l][to] * p.a[l][k], "w")}`,
+      numbers: `${bracket(p.delta[l][to])} · ${num(p.a[l][k])} = ${n(p.delta[l][to] * p.a[l][k], "w")}`,
       help: "A weight matters as much as the neuron behind it is active: what fires together wires together. Click a line to ask why.", at: [277, "∂z/∂w is the activation before"] };
   },
   back: (p, l, k) => {
@@ -89,7 +89,7 @@ function deltaFormula(p, l, j) {
       help: state.cost === "cross_entropy" ? "No σ follows here: p − y arrives at z whole, without a factor σ′." : "No σ follows here, so its slope is 1." };
   }
   return { title, at, letters: `${deltaOf(l + 1, j)} = ${over(C, zOf(l + 1, j))} = ${over(C, aOf(l + 1, j))} · ${slopeOf(l + 1, j)}, <i>σ</i>′ = ${slopeFormula}`,
-    numbers: `${bracket(wrong)}·${num(slope)} = ${n(p.delta[l][j], "z")}`,
+    numbers: `${bracket(wrong)} · ${num(slope)} = ${n(p.delta[l][j], "z")}`,
     help: "Where σ is flat, its slope is near 0, and little of the gradient gets through. That is how it vanishes." };
 }
 
@@ -129,7 +129,7 @@ function drawWeight() {
   const factors = mixes(layer) ? [factor(`${deltaOf(l + 1, j)}`, d, "how wrong, through the whole layer", "c")]
     : [factor(over(C, aOf(l + 1, j)), wrong, "how wrong", "c"), factor(slopeOf(l + 1, j), slope, "how responsive", "z")];
   factors.push(factor(aOf(l, k), ak, "how active the input", "a"));
-  fill($("explain"), `<div class="factors">${factors.join(times)}<span class="op" aria-hidden="true">=</span><span class="hidden"> is </span>${factor(over(C, wOf(l + 1, `${j},${k}`)), value, value > 0 ? "so make it smaller" : value < 0 ? "so make it larger" : "no pull", "w")}</div>`);
+  fill($("explain"), `<div class="factors">${factors.join(times)}</div><div class="product"><span class="op" aria-hidden="true">=</span><span class="hidden"> is </span>${factor(over(C, wOf(l + 1, `${j},${k}`)), value, value > 0 ? "so make it smaller" : value < 0 ? "so make it larger" : "no pull", "w")}</div>`);
   drawTug(address);
   drawNudge();
 }
@@ -140,7 +140,7 @@ function drawTug([l, j, k]) {
   const classes = Array.from({ length: state.net[LAST].to }, () => []);
   pulls.forEach((pull, i) => classes[DIGITS[i].label]?.push(pull));
   const means = classes.map((own) => (own.length ? sum(own) / own.length : 0)), most = Math.max(...means.map(Math.abs), 1e-300);
-  fill($("mean"), `mean over ${pulls.length} digits ${over(C, wOf(l + 1, `${j},${k}`))} = ${n(mean, "w")}${sizes ? `: they cancel to ${percent(Math.abs(sum(pulls)) / sizes)} of their pulls` : ""}`);
+  fill($("mean"), `mean over ${pulls.length} digits ${over(C, wOf(l + 1, `${j},${k}`))} = ${n(mean, "w")}${sizes ? `: ${percent(1 - Math.abs(sum(pulls)) / sizes)} of their pulls cancels` : ""}`);
   const bars = means.map((v, c) => (classes[c].length ? `<div class="tug${c === DIGITS[state.example].label ? " mine" : ""}"><span>${c}</span><span class="track"><span class="${v > 0 ? "down" : "up"}" style="--size:${((50 * Math.abs(v)) / most).toFixed(1)}%"></span></span><span class="n">${num(-v)}</span></div>` : "")).join("");
   fill($("tug"), `<div class="tug-head" aria-hidden="true"><span></span><span class="track-head"><span>← smaller</span><span>larger →</span></span><span>−gradient</span></div>${bars}`);
   const order = pulls.map((_, i) => i).sort((one, other) => pulls[one] - pulls[other]);
@@ -191,15 +191,14 @@ function drawCurve(layer, z, a) {
   const low = Math.min(...points.map(([, v]) => v), 0), top = Math.max(...points.map(([, v]) => v), 1);
   const X = (v) => ((v / reach + 1) / 2) * (w - 20) + 10, Y = (v) => h - 18 - ((v - low) / (top - low)) * (h - 36);
   const slope = slopeAt(layer, z, a), run = Math.min(reach * 0.35, (0.4 * (top - low)) / (Math.abs(slope) || 1e-9)) || 0;
-  const label = X(z) < w - 100 ? [X(z) + 8, "start"] : [X(z) - 8, "end"];
   fill($("curve"), `<svg viewBox="0 0 ${w} ${h}" role="img" aria-label="σ at z = ${num(z)} is ${num(a)}, with slope ${num(slope)}">
     <path class="axis" d="M10 ${Y(0)}H${w - 10}M${X(0)} 8V${h - 12}"/>
     <path class="sigma" d="M${points.map(([x, v]) => `${X(x).toFixed(1)} ${Y(v).toFixed(1)}`).join("L")}"/>
     <path class="drop" d="M${X(z).toFixed(1)} ${Y(0).toFixed(1)}V${Y(a).toFixed(1)}"/>
     <path class="slope" d="M${X(z - run).toFixed(1)} ${Y(a - run * slope).toFixed(1)}L${X(z + run).toFixed(1)} ${Y(a + run * slope).toFixed(1)}"/>
     <circle cx="${X(z).toFixed(1)}" cy="${Y(a).toFixed(1)}" r="4.5"/>
-    <text x="${label[0].toFixed(1)}" y="${Math.max(14, Math.min(h - 24, Y(a) + (a > (top + low) / 2 ? 18 : -12))).toFixed(1)}" text-anchor="${label[1]}">slope ${num(slope)}</text>
-    <text x="${w - 10}" y="${h - 4}" text-anchor="end" class="note">z from ${num(-reach)} to ${num(reach)}</text></svg>`);
+    <text x="12" y="18" class="steep">slope σ′ = ${num(slope)}</text>
+    <text x="10" y="${h - 3}" class="note">z = ${num(-reach)}</text><text x="${w - 10}" y="${h - 3}" text-anchor="end" class="note">${num(reach)}</text></svg>`);
 }
 
 const MOST_PATHS = 16;
