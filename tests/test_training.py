@@ -79,6 +79,7 @@ def test_every_config_trains_and_its_saved_form_loads_back(run, config, tmp_path
     for line in ("gradient check", "best epoch", "test accuracy", "next"):
         assert line in out
     assert re.search(r"largest relative error \S+  ok", out)
+    assert "\nnext          python -m manualbp report  " in out
     assert {p.name for p in (folder / "checkpoints").iterdir()} == {"best.ckpt", "last.ckpt"}
     assert (folder / "metrics.csv").read_text().splitlines()[0].startswith("delta/")
     assert run("--config", str(folder / "config.yaml"))[0] == 0

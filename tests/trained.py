@@ -17,13 +17,15 @@ SETTINGS = {
     "dropout": 0.2,
     "init": "torch",
     "cost": "mse",
+    "optimizer": "sgd",
+    "lr": 1.0,
 }
 
 
 def stored(epoch: int = 0, accuracy: float = 0.5, **settings: object) -> dict[str, object]:
     """What Lightning stores of such a network."""
     hparams = SETTINGS | settings
-    net = network.build(**{k: v for k, v in hparams.items() if k != "cost"})
+    net = network.build(**{name: hparams[name] for name in [*SETTINGS][:6]})
     weights = {f"net.{name}": w for name, w in net.state_dict().items()}
     best = {"monitor": "val_accuracy", "best_model_score": torch.tensor(accuracy)}
     return {

@@ -50,7 +50,9 @@ def report_of(run: Run, digits: int = 50, split: str = "test") -> str:
         UserError: the run has a network that the page cannot show.
     """
     images, labels = chosen(run, digits, split)
-    snapshots = {f"epoch {each.epochs}, step {each.steps:,}": each.weights for each in run.snapshots}
+    snapshots = {
+        f"epoch {each.epochs}, step {each.steps:,}": each.weights for each in run.snapshots
+    }
     accuracy = "" if run.accuracy is None else f" · {run.accuracy:.2%} on validation"
     plain = run.hparams["optimizer"] in ("sgd", "nesterov")
     try:
@@ -73,15 +75,9 @@ def chosen(run: Run, count: int, split: str) -> tuple[Tensor, Tensor]:
     images, labels = run.examples(None, split)
     with torch.no_grad():
         output = run.net(images)
-        costs = torch.stack(
-            [
-                run.criterion(a, y)
-                for a, y in zip(
-                    output.split(1), targets(labels, run.hparams["cost"], output).split(1), strict=True
-                )
-            ]
-        )
-    classes = labels.unique().tolist()
+        y = targets(labels, run.hparams["cost"], output)
+        costs = torch.stack([run.criterion(output[i : i + 1], y[i : i + 1]) for i in range(len(y))])
+    classes = sorted({*labels.tolist()})
     taken: list[int] = []
     for at, label in enumerate(classes):
         share = count // len(classes) + (at < count % len(classes))

@@ -110,12 +110,18 @@ class CLI(LightningCLI):
                 self.console.test_line(results[0]["test_accuracy"], int(examples))
         if trainer.logger and trainer.log_dir and not self.config.trainer.fast_dev_run:
             say(f"run           {shorten(trainer.log_dir)}  (configuration, metrics, checkpoints)")
-        say(f"next          {self.next_command()}")
+        say(f"next          {self.next_command(trainer)}")
         return 0
 
-    def next_command(self) -> str:
-        other = "mlp" if self.name != "mlp" else "3b1b"
-        return f"python train.py --config configs/{other}.yaml"
+    def next_command(self, trainer: pl.Trainer) -> str:
+        """The page of this run, where there is one to show."""
+        checkpoint = getattr(trainer.checkpoint_callback, "dirpath", None)
+        if checkpoint and trainer.log_dir and any(Path(checkpoint).glob("*.ckpt")):
+            folder = Path(shorten(trainer.log_dir))
+            # The latest run in runs/ is found without a name.
+            name = "" if folder.parts[:1] == ("runs",) else f" {shlex.quote(str(folder))}"
+            return f"python -m manualbp report{name}  (see it step backwards)"
+        return "python train.py --help"
 
     def resume_command(self) -> str:
         parts = ["python", "train.py"]

@@ -59,7 +59,7 @@ function beginning(lay, l, k) {
   return [((k % WIDTH) + 0.5) * cell, lay.top + (Math.floor(k / WIDTH) + 0.5) * cell];
 }
 
-/** The lines that are drawn into layer l, as [to, from, where its grip is]. */
+/** The lines that are drawn into layer l, as [to, from, where its grip would best be]. */
 function shownLines(lay, l) {
   const { W, from } = state.net[l], a = current().a[l], to = lay.columns[l].units, found = [];
   const mine = state.weight?.[0] === l ? state.weight : null;
@@ -158,12 +158,30 @@ function meaning(l) {
   return weight;
 }
 
+const CELL = 4;
+/** Where on a line its grip is: at t, or as near to it as no other grip is in the way. */
+function gripAt(taken, lay, x0, y0, x1, y1, t) {
+  const ends = 17 / Math.abs(x1 - x0); // clear of the neurons
+  for (let i = 0; i < 120; i++) {
+    const at = t + (i % 2 ? 1 : -1) * 0.008 * ((i + 1) >> 1);
+    if (at < ends || at > 1 - ends) continue;
+    const x = x0 + (x1 - x0) * at, y = y0 + (y1 - y0) * at, column = Math.floor(x / CELL), row = Math.floor(y / CELL);
+    let free = true;
+    for (let dx = -1; free && dx <= 1; dx++) for (let dy = -1; dy <= 1; dy++) if (taken.has((column + dx) * 8192 + row + dy)) { free = false; break; }
+    if (!free) continue;
+    taken.add(column * 8192 + row);
+    return [x, y];
+  }
+  return [x0 + (x1 - x0) * t, y0 + (y1 - y0) * t];
+}
+
 function drawLines(lay, l) {
+  const taken = new Set();
   const lines = shownLines(lay, l), { of, lit, only } = meaning(l), pool = drawn.lines[l], group = drawn.under[l];
   const { x, y, radius } = lay.columns[l], values = lines.map(([j, k]) => of(j, k));
   const most = Math.max(...values.map(Math.abs), 1e-300);
   lines.forEach(([j, k, t], i) => {
-    pool[i] ??= { line: make("line", {}, group), grip: make("circle", { class: "grip", r: lay.narrow ? 3 : 4 }, group) };
+    pool[i] ??= { line: make("line", {}, group), grip: make("circle", { class: "grip", r: lay.narrow ? 3 : 3.6 }, group) };
     const share = Math.abs(values[i]) / most, mine = state.weight && state.weight[0] === l && state.weight[1] === j && state.weight[2] === k;
     const [x0, y0] = beginning(lay, l, k), y1 = y.get(j), start = l ? radius : 0, bright = !only || only(j, k);
     const length = Math.hypot(x - x0, y1 - y0), ux = (x - x0) / length, uy = (y1 - y0) / length;
@@ -173,7 +191,8 @@ function drawLines(lay, l) {
       class: `${values[i] < 0 ? "neg" : "pos"}${mine ? " mine" : ""}`,
       "stroke-width": (mine ? 3.5 : 0.5 + (lit && bright ? 3 : 1.7) * share).toFixed(2), "stroke-opacity": mine ? "1" : strength.toFixed(2), visibility: "visible",
     });
-    put(pool[i].grip, { cx: (x0 + (x - x0) * t).toFixed(1), cy: (y0 + (y1 - y0) * t).toFixed(1), "data-weight": `${l}:${j}:${k}`,
+    const [gx, gy] = gripAt(taken, lay, x0, y0, x, y1, t);
+    put(pool[i].grip, { cx: gx.toFixed(1), cy: gy.toFixed(1), "data-weight": `${l}:${j}:${k}`,
       class: mine ? "grip mine" : "grip", visibility: "visible" });
   });
   for (let i = lines.length; i < pool.length; i++) {

@@ -1,4 +1,4 @@
-"""One HTML file from a network: its numbers as JSON, its arithmetic and pictures as plain JavaScript."""
+"""One HTML file from a network: its numbers as JSON, arithmetic and pictures as JavaScript."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import json
 import string
 from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -116,7 +117,7 @@ def read_layers(net: nn.Module) -> list[dict[str, Any]]:
             layers[-1]["act"] = act
     if not layers:
         raise ValueError("the page shows weighted sums, and this network has no Linear layer")
-    for before, after in zip(layers, layers[1:], strict=False):
+    for before, after in pairwise(layers):
         if before["to"] != after["from"]:
             raise ValueError(
                 f"layer {after['path']} takes {after['from']} numbers, but {before['path']} gives "
@@ -193,9 +194,7 @@ def _check_examples(layers: list[dict[str, Any]], images: Tensor, labels: Tensor
         raise ValueError(f"labels lie in 0 to {layers[-1]['to'] - 1}, as the outputs do")
 
 
-def _parameters(
-    layers: list[dict[str, Any]], state: Mapping[str, Tensor]
-) -> list[dict[str, Any]]:
+def _parameters(layers: list[dict[str, Any]], state: Mapping[str, Tensor]) -> list[dict[str, Any]]:
     found = []
     for layer in layers:
         weight, bias = (state.get(f"{layer['path']}.{name}") for name in ("weight", "bias"))

@@ -166,4 +166,4 @@ began = true;
 if (!linked && !seen()) visit(0);
 
 // For tests and the console: the arithmetic, on the numbers of this page.
-window.manualbp = { DATA, DIGITS, STEPS, state, pass, forward, costOf, gradients, descend, nudge, makeNet, normal, COSTS, draw, go, open, link, current };
+window.manualbp = { DATA, DIGITS, STEPS, state, pass, forward, costOf, gradients, descend, nudge, makeNet, normal, COSTS, draw, changed, go, open, link, current };

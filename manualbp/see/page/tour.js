@@ -13,7 +13,7 @@ const TOUR = [
   { title: "A whole layer: many paths", panel: "neuron-panel", step: () => stepOf(LAST ? "back" : "g"), neuron: true,
     text: "An activation before acts on the cost through every neuron of the next layer. Each bar is a path, w · σ′ · ∂C/∂a, and begins where the one above ends. What they add up to is ∂C/∂a of this neuron: from it everything goes on backwards.",
     at: [512, "the sum over paths"] },
-  { title: "The average: a tug of war", panel: "weight-panel", step: () => stepOf("W", 0), weight: true,
+  { title: "The average: a tug of war", panel: "weight-panel", show: "mean", step: () => stepOf("W", 0), weight: true,
     text: "That was one digit. The gradient is the mean over all, and each class pulls its own way; most of it cancels. The digits that pull hardest are shown beside it.",
     at: [310, "the average over examples"] },
   { title: "The step downhill", panel: "step-panel", step: () => stepOf("step"),
@@ -47,7 +47,7 @@ function visit(i) {
   const panel = $(here.panel);
   panel.classList.add("on-tour");
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  panel.scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });
+  $(here.show ?? here.panel).scrollIntoView({ block: here.show ? "start" : "nearest", behavior: calm ? "auto" : "smooth" });
 }
 
 // A file from disk may have no storage; then the tour opens every time.
