@@ -21,7 +21,7 @@ HEAD = ("run", "network", "cost", "best epoch", "validation", "when")
 
 
 def runs(*folders: str) -> int:
-    """The runs of train.py: networks, costs, accuracies, the latest first.
+    """The runs of train.py, the latest first: network, cost, accuracy.
 
     FOLDER  where to look: runs, if none is named.
     A run's folder, or a checkpoint in it, is the RUN of the other commands. Without
