@@ -18,8 +18,8 @@ from manualbp.training.runs import Run, load_run
 def report(*runs: str, output: str = "report.html", digits: int = 50, split: str = "test") -> int:
     """A page that steps backwards through a trained network.
 
-    RUN  a folder that train.py wrote, or a checkpoint in it: python -m manualbp runs.
-         None: the latest.
+    RUN  a folder that train.py wrote, or a checkpoint in it, as the command runs
+         lists them. None: the latest.
     The page is one file. It opens in any browser, without a server.
 
     Args:
