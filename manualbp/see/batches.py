@@ -1,0 +1,277 @@
+"""A pass of a model over a batch, on a tape; and the gradient of each example's own cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
+
+from manualbp.conversion.interception import intercept
+from manualbp.conversion.report import coverage
+from manualbp.tape import Tape
+from manualbp.tape.backward import run_rules
+from manualbp.tape.tape import TapeError
+
+Cost = Callable[..., Tensor]
+
+
+class Pass:
+    """A forward pass of a model over a batch, on a tape, and of the cost.
+
+    Attributes:
+        count: the number of examples.
+        tape: of the model, and behind it of the cost.
+        length: how many of its entries are the model's.
+        outputs: the tensors of the model's output that depend on a parameter.
+        names: of the parameters, by their ``id``.
+    """
+
+    def __init__(self, model: nn.Module, x: Any, y: Any, cost: Cost, *, keep: bool = False) -> None:
+        self.count = check(model, x, y, cost)
+        self.model, self.x, self.y, self.cost = model, x, y, cost
+        self.names = {id(p): name for name, p in model.named_parameters()}
+        with as_before(model), Tape(keep=keep) as self.tape, intercept():
+            try:
+                self._output = _call(model, x)
+                leaves, self._spec = tree_flatten(self._output)
+                self._leaves: list[Any] = leaves
+                self.places = [
+                    i for i, t in enumerate(leaves) if isinstance(t, Tensor) and t.requires_grad
+                ]
+                self.outputs: list[Tensor] = [leaves[i] for i in self.places]
+                self.numbers = [self.tape.number(t) for t in self.outputs]
+                self.length = len(self.tape)
+                self.value = cost(self._output, y)
+                if isinstance(self.value, Tensor) and self.value.requires_grad:
+                    self.tape.number(self.value)
+            except TapeError as error:
+                raise self._foreign(error) from error
+        if not isinstance(self.value, Tensor):
+            raise TypeError(f"cost: expected it to return a tensor, got {type(self.value).__name__}")
+        if self.value.numel() != 1:
+            raise ValueError(
+                f"cost: expected it to return a single number, got a tensor of shape "
+                f"{tuple(self.value.shape)}: let it return a mean or a sum"
+            )
+
+    def _foreign(self, error: TapeError) -> TapeError:
+        """The error of a tape at one step, as one that names all steps without a formula."""
+        with torch.enable_grad(), intercept():
+            found = coverage(self.cost(_call(self.model, self.x), self.y), self.model).foreign
+        if not found:
+            return error
+        steps = dict.fromkeys(f"{s.name} in {s.path}" if s.path else s.name for s in found)
+        return TapeError(
+            f"model: manualbp has no formula of {', '.join(steps)}: use a function that "
+            f"manualbp.functional has, or write it as a manualbp.Formula"
+        )
+
+    # ------------------------------------------------------------- where the examples of outputs lie
+
+    def axes(self) -> list[int]:
+        """The axis of each output along which the examples lie: that of length 1 for one example."""
+        if self.count == 1:
+            return [0] * len(self.outputs)
+        with as_before(self.model), torch.enable_grad(), intercept():
+            alone = tree_flatten(_call(self.model, _part(self.x, slice(0, 1))))[0]
+        found = []
+        for place, output in zip(self.places, self.outputs, strict=True):
+            one = alone[place].shape if place < len(alone) else ()
+            differ = [a for a, (n, m) in enumerate(zip(output.shape, one, strict=False)) if n != m]
+            if (
+                len(one) != output.dim()
+                or len(differ) != 1
+                or (output.shape[differ[0]], one[differ[0]]) != (self.count, 1)
+            ):
+                raise ValueError(
+                    f"model: expected an output with an axis for the examples, got the shape "
+                    f"{tuple(output.shape)} for {self.count} of them and {tuple(one)} for one: let "
+                    f"the cost reshape it"
+                )
+            found += differ
+        return found
+
+    # ------------------------------------------------------------------ the cost of each example alone
+
+    def gradients(self, axes: Sequence[int]) -> list[Tensor | None]:
+        """∂Cₙ/∂output for each output, Cₙ being the cost of example n alone.
+
+        A cost that is a mean divides by the number of examples; that of an example alone does not.
+        So the cost is computed anew for each, all at once, but where it is a single formula whose
+        mean has equal shares.
+        """
+        scale = self._share(axes)
+        if scale is not None:
+            entry = self.length
+            gradient = torch.full_like(self.value, scale, requires_grad=False)
+            tape = self.tape
+            saved = tape._saved[entry]
+            needs = tuple(s == self.numbers[0] for s in tape._sources[entry])
+            formula, autocast = tape._formulas[entry], tape._autocasts[entry]
+            given = run_rules(formula, needs, [gradient], saved, autocast)
+            return [next(g for g, need in zip(given, needs, strict=True) if need)]
+        values = [t.detach() for t in self.outputs]
+        others, spec = tree_flatten(self.y)
+        along = [i for i, t in enumerate(others) if isinstance(t, Tensor)]
+
+        def own(given: Sequence[Tensor], targets: Sequence[Tensor]) -> Tensor:
+            each = [t.unsqueeze(a) for t, a in zip(given, axes, strict=True)]
+            y = list(others)
+            for i, t in zip(along, targets, strict=True):
+                y[i] = t.unsqueeze(0)
+            value = self.cost(self._as_output(each), tree_unflatten(y, spec))
+            return value.reshape(())
+
+        targets = [others[i] for i in along]
+        with intercept():
+            try:
+                return list(
+                    torch.func.vmap(
+                        torch.func.grad(own), (list(axes), 0), list(axes), randomness="different"
+                    )(values, targets)
+                )
+            except (RuntimeError, ValueError, TypeError):  # it looks at numbers, say
+                return self._one_by_one(own, values, targets, axes)
+
+    def _one_by_one(
+        self,
+        own: Callable[..., Tensor],
+        values: Sequence[Tensor],
+        targets: Sequence[Tensor],
+        axes: Sequence[int],
+    ) -> list[Tensor | None]:
+        found = []
+        for n in range(self.count):
+            each = [t.select(a, n).detach().requires_grad_() for t, a in zip(values, axes, strict=True)]
+            with torch.enable_grad():
+                value = own(each, [t[n] for t in targets])
+            found.append(torch.autograd.grad(value, each, materialize_grads=True))
+        return [torch.stack(g, a) for g, a in zip(zip(*found, strict=True), axes, strict=True)]
+
+    def _as_output(self, each: Sequence[Tensor]) -> Any:
+        """The model's output with other tensors in it, of one example."""
+        leaves = [
+            t.detach()[:1] if isinstance(t, Tensor) and t.dim() and len(t) == self.count else t
+            for t in self._leaves
+        ]
+        for place, t in zip(self.places, each, strict=True):
+            leaves[place] = t
+        return tree_unflatten(leaves, self._spec)
+
+    def _share(self, axes: Sequence[int]) -> float | None:
+        """Times what the gradient of the batch's cost is that of the examples' own; None for unknown.
+
+        Known of a single formula that compares the output with y and states its ``reduction``.
+        """
+        tape, entry = self.tape, self.length
+        if len(tape) != entry + 1 or len(self.outputs) != 1 or axes[0] != 0:
+            return None
+        formula, (output,) = tape._formulas[entry], self.outputs
+        if formula.__module__ != "manualbp.formulas.loss" or output.dim() < 2:
+            return None
+        derivation, saved = formula.derivation, tape._saved[entry]
+        assert saved is not None
+        values = dict(zip(derivation.saved, saved, strict=False))
+        target, reduction = values.get("target"), values.get("reduction")
+        if tape._sources[entry][0] != self.numbers[0] or not isinstance(self.y, Tensor):
+            return None
+        if values.get("weight") is not None or values.get("pos_weight") is not None:
+            return None
+        if not isinstance(target, Tensor) or not _same(target, self.y):
+            return None
+        ignored = values.get("ignore_index")
+        if ignored is not None and not target.is_floating_point():
+            if bool((target == ignored).any()):
+                return None
+        return {"mean": float(self.count), "batchmean": float(self.count), "sum": 1.0}.get(reduction)
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    return a is b or (
+        a.shape == b.shape and a.stride() == b.stride() and a.data_ptr() == b.data_ptr()
+    )
+
+
+def _call(model: nn.Module, x: Any) -> Any:
+    given = tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, x)
+    return model(*given) if isinstance(x, tuple) else model(given)
+
+
+def _part(x: Any, part: slice | Tensor) -> Any:
+    return tree_map(lambda t: t[part] if isinstance(t, Tensor) else t, x)
+
+
+# ------------------------------------------------------------------------------ the model as before
+
+
+@contextmanager
+def as_before(model: nn.Module) -> Iterator[None]:
+    """What a forward pass changes is afterwards as it was: buffers, and random numbers.
+
+    Inside, modules have copies of their buffers, because a value put back is another version.
+    """
+    buffers = [(m._buffers, dict(m._buffers)) for m in model.modules() if m._buffers]
+    for own, before in buffers:
+        own.update({name: None if b is None else b.clone() for name, b in before.items()})
+    scaled = [
+        (m.weight, m.weight.detach().clone())
+        for m in model.modules()
+        if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) and m.max_norm is not None
+    ]
+    random = torch.get_rng_state()
+    devices = {p.device for p in model.parameters() if p.is_cuda}
+    on_devices = {d: torch.cuda.get_rng_state(d) for d in devices}
+    try:
+        yield
+    finally:
+        torch.set_rng_state(random)
+        for device, state in on_devices.items():
+            torch.cuda.set_rng_state(state, device)
+        for own, before in buffers:
+            own.update(before)
+        for weight, was in scaled:
+            weight.data.copy_(was)
+
+
+def check(model: Any, x: Any, y: Any, cost: Any) -> int:
+    """The number of examples.
+
+    Raises:
+        TypeError: ``model`` is no module, ``cost`` cannot be called, or ``x`` holds no tensor.
+        ValueError: the tensors of ``x`` and ``y`` are not of one length, or of none; BatchNorm is
+            in training mode.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model: expected a torch.nn.Module, got {type(model).__name__}")
+    if not callable(cost):
+        raise TypeError(
+            f"cost: expected a function of the model's output and y, such as "
+            f"torch.nn.CrossEntropyLoss(), got {type(cost).__name__}"
+        )
+    of_x, of_y = ([t for t in tree_flatten(v)[0] if isinstance(t, Tensor)] for v in (x, y))
+    if not of_x:
+        raise TypeError(f"x: expected a tensor, got {type(x).__name__}")
+    lengths = {t.shape[0] if t.dim() else 0 for t in (*of_x, *of_y)}
+    if len(lengths) != 1:
+        shapes = [", ".join(str(tuple(t.shape)) for t in given) for given in (of_x, of_y)]
+        raise ValueError(
+            f"x and y: expected the examples along axis 0 of both, as many in x as in y, got x of "
+            f"{shapes[0]} and y of {shapes[1]}"
+        )
+    (count,) = lengths
+    if not count:
+        raise ValueError("x: expected one example or more along axis 0, got none")
+    for name, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
+            kind = type(module).__name__
+            raise ValueError(
+                f"model: {kind} {name!r} normalises by the mean and variance of the whole batch, so "
+                f"no example has a gradient alone: call model.eval(), which takes the running ones, "
+                f"or use GroupNorm"
+            )
+    return count
