@@ -68,7 +68,15 @@ class Formula(Function, metaclass=_Meta):
             torch's kernels compute (it calls that opmath); autograd rounds what they return. False
             saves the copies where a rule only moves numbers, or is one operation of torch's.
         holomorphic: True where the rules are the derivative for complex numbers too.
+        each_row: True where any number of axes of examples may come first, and the last axis
+            alone is the formula's own; for its rules for examples.
         derivation: what was read off the signatures; ``derivation.source`` is readable code.
+
+    Beside a rule may stand ``example_<argument>``, which gives the gradients of all examples and
+    not their sum, and ``square_<argument>``, the squares of the norms of these. They name what the
+    rule names, and get every tensor but the argument itself with a further axis in front, of the
+    examples: as the passes of each example alone would have it. See
+    :func:`manualbp.per_example_grads`.
 
     The last parameter of ``forward`` may take any number of tensors, ``*tensors``; the one rule
     ``grad_tensors(g, ...)`` gives their gradients in a sequence, and asks for options alone.
@@ -88,6 +96,7 @@ class Formula(Function, metaclass=_Meta):
     outputs: ClassVar[tuple[str, ...]] = ("output",)
     broadcasts: ClassVar[bool] = False
     holomorphic: ClassVar[bool] = False
+    each_row: ClassVar[bool] = False
     opmath: ClassVar[bool] = True
     derivation: ClassVar[Derivation | None] = None
     #: ``apply`` with the first output in the place of the first argument, which is returned: for

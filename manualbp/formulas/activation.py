@@ -234,6 +234,13 @@ class PReLU(Formula):
             return share.sum().reshape(weight.shape)
         return share.sum([axis for axis in range(share.dim()) if axis != 1])
 
+    @staticmethod
+    def example_weight(g: Tensor, input: Tensor, weight: Tensor) -> Tensor:
+        share = (g * input).masked_fill(input > 0, 0)
+        if weight.numel() == 1:
+            return share.flatten(1).sum(1).reshape(-1, *weight.shape)
+        return share.sum([axis for axis in range(1, share.dim()) if axis != 2])
+
 
 class RReLU(Formula):
     """a = s z,  s = 1 where z > 0, else drawn from [lower, upper)

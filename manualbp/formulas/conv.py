@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import reduce
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ from torch import Size, Tensor
 from torch.nn import functional as F
 
 from manualbp.core.formula import Formula
+from manualbp.formulas.linear import squares_of_products
 
 __all__ = ["Conv", "ConvTranspose", "Fold", "Unfold"]
 
@@ -99,6 +100,36 @@ class Conv(Formula):
     def grad_bias(delta: Tensor) -> Tensor:
         return _sum_over_positions(delta)
 
+    @staticmethod
+    def example_weight(
+        delta: Tensor,
+        input: Tensor,
+        weight: Tensor,
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        dilation: tuple[int, ...],
+        groups: int,
+    ) -> Tensor:
+        window = Window(stride, padding, dilation, groups)
+        return _correlate_each(delta, input, weight.shape, window)
+
+    @staticmethod
+    def square_weight(
+        delta: Tensor,
+        input: Tensor,
+        weight: Tensor,
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        dilation: tuple[int, ...],
+        groups: int,
+    ) -> Tensor:
+        window = Window(stride, padding, dilation, groups)
+        return _squares_of_correlations(delta, input, weight.shape, window)
+
+    @staticmethod
+    def example_bias(delta: Tensor) -> Tensor:
+        return delta.sum((1, *range(3, delta.dim())))
+
 
 class ConvTranspose(Formula):
     """zₙᵢ = Σₖₚ [s p + d k = i] Wₖᵀ aₙₚ + b
@@ -160,6 +191,36 @@ class ConvTranspose(Formula):
     @staticmethod
     def grad_bias(delta: Tensor) -> Tensor:
         return _sum_over_positions(delta)
+
+    @staticmethod
+    def example_weight(
+        delta: Tensor,
+        input: Tensor,
+        weight: Tensor,
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        dilation: tuple[int, ...],
+        groups: int,
+    ) -> Tensor:
+        window = Window(stride, padding, dilation, groups)
+        return _correlate_each(input, delta, weight.shape, window)
+
+    @staticmethod
+    def square_weight(
+        delta: Tensor,
+        input: Tensor,
+        weight: Tensor,
+        stride: tuple[int, ...],
+        padding: tuple[int, ...],
+        dilation: tuple[int, ...],
+        groups: int,
+    ) -> Tensor:
+        window = Window(stride, padding, dilation, groups)
+        return _squares_of_correlations(input, delta, weight.shape, window)
+
+    @staticmethod
+    def example_bias(delta: Tensor) -> Tensor:
+        return delta.sum((1, *range(3, delta.dim())))
 
 
 class Unfold(Formula):
@@ -352,6 +413,52 @@ def by_products(
     parts = map(product, torch.split(windows, step), torch.split(image, step))
     total = reduce(torch.add, parts)
     return total.reshape(groups * outputs, *kernel, channels).movedim(-1, 1)
+
+
+def _correlate_each(windows: Tensor, image: Tensor, shape: Sequence[int], window: Window) -> Tensor:
+    """:func:`_correlate` for each example, of windows (n, rows, outputs, *p) and images alike."""
+    parts = [w.mT @ x for w, x in _factors(windows, image, shape, window)]
+    each = parts[0] if len(parts) == 1 else torch.cat(parts)
+    return each.reshape(windows.shape[0], *shape)
+
+
+def _squares_of_correlations(
+    windows: Tensor, image: Tensor, shape: Sequence[int], window: Window
+) -> Tensor:
+    """‖·‖² of each of them."""
+    parts = [
+        squares_of_products(w.flatten(0, 1), x.flatten(0, 1)).reshape(w.shape[:2]).sum(1)
+        for w, x in _factors(windows, image, shape, window)
+    ]
+    return torch.cat(parts)
+
+
+def _factors(
+    windows: Tensor, image: Tensor, shape: Sequence[int], window: Window
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """The two factors of each example and group: (n, groups, positions, outputs), (…, inputs).
+
+    A few examples at a time, because the second has every pixel once for each window that sees it.
+    """
+    stride, padding, dilation, groups = window
+    kernel, positions = shape[2:], windows.shape[3:]
+    axes, outputs = len(kernel), windows.shape[2] // groups
+    margins = [p for p in reversed(padding) for _ in range(2)]
+    size = math.prod((*image.shape[1:3], *positions, *kernel))
+    step = max(1, COLUMNS // 4 // max(1, size))
+    for w, x in zip(windows.split(step), image.split(step), strict=True):  # type: ignore[no-untyped-call]
+        x = F.pad(x, margins) if any(padding) else x
+        for axis, (count, k, s, d) in enumerate(
+            zip(positions, kernel, stride, dilation, strict=True), start=3
+        ):
+            x = x.unfold(axis, d * (k - 1) + 1, s).narrow(axis, 0, count)
+            x = x if d == 1 else x[..., ::d]
+        # (n, rows, channels, *positions, *kernel) → (n, groups, channels · kernel, rows · positions)
+        x = x.unflatten(2, (groups, -1)).movedim(1, 3)
+        x = x.permute(0, 1, 2, *range(4 + axes, 4 + 2 * axes), *range(3, 4 + axes))
+        x = x.reshape(len(x), groups, -1, windows.shape[1] * math.prod(positions))
+        w = w.movedim(1, 2).reshape(len(w), groups, outputs, -1)
+        yield w.mT, x.mT
 
 
 def _windows(x: Tensor, axis: int, count: int, k: int, s: int, d: int) -> Tensor:

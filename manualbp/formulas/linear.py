@@ -24,6 +24,7 @@ class Linear(Formula):
 
     holomorphic = True
     opmath = False
+    each_row = True
 
     @staticmethod
     def forward(input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -41,6 +42,18 @@ class Linear(Formula):
     def grad_bias(delta: Tensor) -> Tensor:
         return _rows(delta).sum(0)
 
+    @staticmethod
+    def example_weight(delta: Tensor, input: Tensor) -> Tensor:
+        return products(rows_of_examples(delta), rows_of_examples(input))
+
+    @staticmethod
+    def square_weight(delta: Tensor, input: Tensor) -> Tensor:
+        return squares_of_products(rows_of_examples(delta), rows_of_examples(input))
+
+    @staticmethod
+    def example_bias(delta: Tensor) -> Tensor:
+        return rows_of_examples(delta).sum(1)
+
 
 class Bilinear(Formula):
     """zₙₒ = aₙᵀ Wₒ a′ₙ + bₒ
@@ -52,6 +65,7 @@ class Bilinear(Formula):
     """
 
     holomorphic = True
+    each_row = True
 
     @staticmethod
     def forward(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -80,11 +94,45 @@ class Bilinear(Formula):
     def grad_bias(delta: Tensor) -> Tensor:
         return _rows(delta).sum(0)
 
+    @staticmethod
+    def example_weight(delta: Tensor, input1: Tensor, input2: Tensor) -> Tensor:
+        a, b = rows_of_examples(input1), rows_of_examples(input2)
+        return torch.einsum("nto,nti,ntj->noij", rows_of_examples(delta), a, b)
+
+    @staticmethod
+    def square_weight(delta: Tensor, input1: Tensor, input2: Tensor) -> Tensor:
+        pairs = rows_of_examples(input1).unsqueeze(-1) * rows_of_examples(input2).unsqueeze(-2)
+        return squares_of_products(rows_of_examples(delta), pairs.flatten(2))
+
+    @staticmethod
+    def example_bias(delta: Tensor) -> Tensor:
+        return rows_of_examples(delta).sum(1)
+
 
 def _rows(t: Tensor) -> Tensor:
     """Every batch axis collapsed into one: (*, features) → (N, features)."""
     # Not reshape(-1, …), which raises if there are no features.
     return t if t.dim() == 2 else t.reshape(math.prod(t.shape[:-1]), t.shape[-1])
+
+
+def rows_of_examples(t: Tensor) -> Tensor:
+    """The batch axes of each example collapsed into one: (n, *, features) → (n, rows, features)."""
+    return t if t.dim() == 3 else t.reshape(t.shape[0], math.prod(t.shape[1:-1]), t.shape[-1])
+
+
+def products(delta: Tensor, a: Tensor) -> Tensor:
+    """Σₜ δₜ aₜᵀ of each example: (n, rows, i), (n, rows, j) → (n, i, j)."""
+    return delta.mT * a if delta.shape[1] == 1 else delta.mT @ a
+
+
+def squares_of_products(delta: Tensor, a: Tensor) -> Tensor:
+    """‖Σₜ δₜ aₜᵀ‖² of each example: Σₛₜ (δₛ · δₜ) (aₛ · aₜ), or by the products if they are fewer."""
+    rows, i, j = delta.shape[1], delta.shape[2], a.shape[2]
+    if rows == 1:
+        return delta.square().sum((1, 2)) * a.square().sum((1, 2))
+    if rows * (i + j) <= i * j:
+        return ((delta @ delta.mT) * (a @ a.mT)).sum((1, 2))
+    return (delta.mT @ a).square().sum((1, 2))
 
 
 def _bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from manualbp.core.formula import Formula
+from manualbp.formulas.linear import squares_of_products
 
 __all__ = ["AddMatMul", "MatMul", "MatVec"]
 
@@ -33,6 +34,14 @@ class MatMul(Formula):
     def grad_other(delta: Tensor, input: Tensor) -> Tensor:
         return _grad_right(delta, input)
 
+    @staticmethod
+    def example_other(delta: Tensor, input: Tensor) -> Tensor:
+        return _each_right(delta, input)
+
+    @staticmethod
+    def square_other(delta: Tensor, input: Tensor) -> Tensor:
+        return _squares_right(delta, input)
+
 
 class MatVec(Formula):
     """z = A b,  A a matrix or one row
@@ -57,6 +66,10 @@ class MatVec(Formula):
     @staticmethod
     def grad_vec(delta: Tensor, input: Tensor) -> Tensor:
         return _grad_right(delta, input)
+
+    @staticmethod
+    def example_vec(delta: Tensor, input: Tensor) -> Tensor:
+        return _each_right(delta, input)
 
 
 class AddMatMul(Formula):
@@ -100,6 +113,14 @@ class AddMatMul(Formula):
     def grad_right(delta: Tensor, share: Tensor, left: Tensor) -> Tensor:
         return _grad_right(share, left)
 
+    @staticmethod
+    def example_right(share: Tensor, left: Tensor) -> Tensor:
+        return _each_right(share, left)
+
+    @staticmethod
+    def square_right(share: Tensor, left: Tensor) -> Tensor:
+        return _squares_right(share, left)
+
 
 def _grad_left(delta: Tensor, right: Tensor) -> Tensor:
     """δ Bᵀ, where a vector is a row on the left of a product, and a column on the right."""
@@ -108,6 +129,26 @@ def _grad_left(delta: Tensor, right: Tensor) -> Tensor:
     if delta.dim() < right.dim():
         return (right @ delta.unsqueeze(-1)).squeeze(-1)
     return delta @ right.mT
+
+
+def _each_right(delta: Tensor, left: Tensor) -> Tensor:
+    """Aᵀ δ of each example."""
+    if left.dim() == 2:  # of each, one row
+        return (
+            left.unsqueeze(-1) * delta.unsqueeze(-2) if delta.dim() == 2 else left * delta[:, None]
+        )
+    if delta.dim() < left.dim():
+        return (left.mT @ delta.unsqueeze(-1)).squeeze(-1)
+    return left.mT @ delta
+
+
+def _squares_right(delta: Tensor, left: Tensor) -> Tensor:
+    if delta.dim() == left.dim() == 3:
+        return squares_of_products(delta, left)
+    each = _each_right(delta, left)
+    if delta.dim() == left.dim() > 3:  # a batch of products that share B
+        each = each.flatten(1, -3).sum(1)
+    return each.flatten(1).square().sum(1)
 
 
 def _grad_right(delta: Tensor, left: Tensor) -> Tensor:

@@ -135,6 +135,18 @@ class FixedBatchNorm(_Running):
     def grad_bias(g: Tensor) -> Tensor:
         return sum_per_channel(g)
 
+    @staticmethod
+    def normalized(g: Tensor, input: Tensor, running_mean: Tensor, rstd: Tensor) -> Tensor:
+        return (input - per_channel(running_mean, input)) * per_channel(rstd, input)
+
+    @staticmethod
+    def example_weight(g: Tensor, normalized: Tensor) -> Tensor:
+        return _sum_per_channel_of_each(g * normalized)
+
+    @staticmethod
+    def example_bias(g: Tensor) -> Tensor:
+        return _sum_per_channel_of_each(g)
+
 
 class GroupNorm(_Normalization):
     """y = x̂ w + b,  μ and σ² of each group of channels of each example
@@ -181,6 +193,14 @@ class GroupNorm(_Normalization):
     def grad_bias(g_output: Tensor) -> Tensor:
         return sum_per_channel(g_output)
 
+    @staticmethod
+    def example_weight(g_output: Tensor, normalized: Tensor) -> Tensor:
+        return _sum_per_channel_of_each(g_output * normalized)
+
+    @staticmethod
+    def example_bias(g_output: Tensor) -> Tensor:
+        return _sum_per_channel_of_each(g_output)
+
 
 class LayerNorm(_Normalization):
     """y = x̂ ⊙ w + b,  μ and σ² of each example over the last axes
@@ -189,6 +209,8 @@ class LayerNorm(_Normalization):
     ∂C/∂w = Σ g x̂
     ∂C/∂b = Σ g
     """
+
+    each_row = True
 
     @staticmethod
     def forward(
@@ -228,6 +250,16 @@ class LayerNorm(_Normalization):
         # Also of a single example it is a new tensor, as in torch.
         return g_output.unsqueeze(0).sum_to_size(normalized_shape)
 
+    @staticmethod
+    def example_weight(
+        g_output: Tensor, normalized: Tensor, normalized_shape: Sequence[int]
+    ) -> Tensor:
+        return _sum_of_each(g_output * normalized, normalized_shape)
+
+    @staticmethod
+    def example_bias(g_output: Tensor, normalized_shape: Sequence[int]) -> Tensor:
+        return _sum_of_each(g_output, normalized_shape)
+
 
 class RMSNorm(Formula):
     """y = x̂ ⊙ w,  x̂ = x r,  r = 1 / √(mean(x²) + ε),  of each example over the last axes
@@ -235,6 +267,8 @@ class RMSNorm(Formula):
     ∂C/∂x = r (g w − x̂ mean(g w x̂))
     ∂C/∂w = Σ g x̂
     """
+
+    each_row = True
 
     @staticmethod
     def forward(
@@ -263,6 +297,10 @@ class RMSNorm(Formula):
     @staticmethod
     def grad_weight(g: Tensor, normalized: Tensor, normalized_shape: Sequence[int]) -> Tensor:
         return (g * normalized).sum_to_size(normalized_shape)
+
+    @staticmethod
+    def example_weight(g: Tensor, normalized: Tensor, normalized_shape: Sequence[int]) -> Tensor:
+        return _sum_of_each(g * normalized, normalized_shape)
 
 
 class LocalResponseNorm(Formula):
@@ -341,6 +379,16 @@ def _repeated(running: Tensor, channels: int) -> Tensor:
 def sum_per_channel(t: Tensor) -> Tensor:
     """Σ over the examples and positions, for each channel."""
     return t.sum((0, *range(2, t.dim())))
+
+
+def _sum_per_channel_of_each(t: Tensor) -> Tensor:
+    """Σ over the rows and positions of each example: (n, rows, channels, *) → (n, channels)."""
+    return t.sum((1, *range(3, t.dim())))
+
+
+def _sum_of_each(t: Tensor, shape: Sequence[int]) -> Tensor:
+    """(n, *, *shape) → (n, *shape)."""
+    return t.flatten(1, t.dim() - len(shape) - 1).sum(1) if t.dim() > len(shape) + 1 else t
 
 
 def _grouped(t: Tensor, like: Tensor) -> Tensor:

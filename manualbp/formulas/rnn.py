@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from manualbp.core.formula import Formula
+from manualbp.formulas.linear import products, squares_of_products
 
 __all__ = ["GRU", "LSTM", "RNN"]
 
@@ -65,6 +66,30 @@ class _Recurrent(Formula):
     @staticmethod
     def grad_bias_hh(echo: Tensor) -> Tensor:
         return echo.sum(0)
+
+    @staticmethod
+    def example_weight_ih(delta: Tensor, input: Tensor) -> Tensor:
+        return products(delta, input)
+
+    @staticmethod
+    def square_weight_ih(delta: Tensor, input: Tensor) -> Tensor:
+        return squares_of_products(delta, input)
+
+    @staticmethod
+    def example_weight_hh(echo: Tensor, before: Tensor) -> Tensor:
+        return products(echo, before)
+
+    @staticmethod
+    def square_weight_hh(echo: Tensor, before: Tensor) -> Tensor:
+        return squares_of_products(echo, before)
+
+    @staticmethod
+    def example_bias_ih(delta: Tensor) -> Tensor:
+        return delta.sum(1)
+
+    @staticmethod
+    def example_bias_hh(echo: Tensor) -> Tensor:
+        return echo.sum(1)
 
 
 class RNN(_Recurrent):
@@ -229,8 +254,21 @@ class LSTM(_Recurrent):
         return back_in_time[3]
 
     @staticmethod
-    def grad_weight_hr(back_in_time: tuple[Tensor, ...], thought: Tensor) -> Tensor:
-        return back_in_time[4].t() @ thought
+    def above(back_in_time: tuple[Tensor, ...]) -> Tensor:
+        """∂C/∂hₜ of every step."""
+        return back_in_time[4]
+
+    @staticmethod
+    def grad_weight_hr(above: Tensor, thought: Tensor) -> Tensor:
+        return above.t() @ thought
+
+    @staticmethod
+    def example_weight_hr(above: Tensor, thought: Tensor) -> Tensor:
+        return products(above, thought)
+
+    @staticmethod
+    def square_weight_hr(above: Tensor, thought: Tensor) -> Tensor:
+        return squares_of_products(above, thought)
 
 
 class GRU(_Recurrent):

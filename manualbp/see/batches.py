@@ -52,7 +52,9 @@ class Pass:
             except TapeError as error:
                 raise self._foreign(error) from error
         if not isinstance(self.value, Tensor):
-            raise TypeError(f"cost: expected it to return a tensor, got {type(self.value).__name__}")
+            raise TypeError(
+                f"cost: expected it to return a tensor, got {type(self.value).__name__}"
+            )
         if self.value.numel() != 1:
             raise ValueError(
                 f"cost: expected it to return a single number, got a tensor of shape "
@@ -147,7 +149,9 @@ class Pass:
     ) -> list[Tensor | None]:
         found = []
         for n in range(self.count):
-            each = [t.select(a, n).detach().requires_grad_() for t, a in zip(values, axes, strict=True)]
+            each = [
+                t.select(a, n).detach().requires_grad_() for t, a in zip(values, axes, strict=True)
+            ]
             with torch.enable_grad():
                 value = own(each, [t[n] for t in targets])
             found.append(torch.autograd.grad(value, each, materialize_grads=True))
@@ -188,7 +192,9 @@ class Pass:
         if ignored is not None and not target.is_floating_point():
             if bool((target == ignored).any()):
                 return None
-        return {"mean": float(self.count), "batchmean": float(self.count), "sum": 1.0}.get(reduction)
+        return {"mean": float(self.count), "batchmean": float(self.count), "sum": 1.0}.get(
+            reduction
+        )
 
 
 def _same(a: Tensor, b: Tensor) -> bool:

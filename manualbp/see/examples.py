@@ -68,9 +68,7 @@ class Way:
         found = each(values, needs, apart)[self.at]
         return which.new_zeros((len(which), *shape)) if found is None else sum_to(found, shape)
 
-    def parts(
-        self, values: Values, count: int, shape: torch.Size | None = None
-    ) -> Iterator[slice]:
+    def parts(self, values: Values, count: int, shape: torch.Size | None = None) -> Iterator[slice]:
         """A few examples at a time, where all of them would take much memory.
 
         ``shape`` is that of the gradients, if all of them together count too.
@@ -93,9 +91,7 @@ class Way:
             square = rule(values.formula, "square", self.argument)
         if square is None or self.layout is None:
             return None
-        return square(
-            *arguments(values.formula, "square", self.argument, values, self.layout, ALL)
-        )
+        return square(*arguments(values.formula, "square", self.argument, values, self.layout, ALL))
 
 
 def _apart(g: Tensor, labels: Tensor, which: Tensor) -> Tensor:
@@ -389,7 +385,9 @@ class _Planner:
         for label in self.labels[i]:
             if label is not None:
                 layout, sure = find(label, count)
-                several = label.max() != label[label >= 0].min() if bool((label >= 0).any()) else False
+                several = (
+                    label.max() != label[label >= 0].min() if bool((label >= 0).any()) else False
+                )
                 self.certain &= sure and bool(several)
                 if layout is not None and not isinstance(formula, Structural):
                     self._check_contraction(i, formula, layout)
@@ -571,4 +569,3 @@ def _rolled(given: Any) -> Any:
 
 def _equal(a: Tensor, b: Tensor) -> bool:
     return a.shape == b.shape and torch.equal(a, b)
-

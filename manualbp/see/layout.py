@@ -85,7 +85,9 @@ class Layout(NamedTuple):
         if self.index is not None:
             places = self.index.clamp(min=0).reshape(-1)
             t = t.index_select(axis, places).unflatten(axis, self.index.shape).movedim(axis, 0)
-            none = (self.index < 0).reshape(self.count, *[1] * axis, -1, *[1] * (t.dim() - axis - 2))
+            none = (self.index < 0).reshape(
+                self.count, *[1] * axis, -1, *[1] * (t.dim() - axis - 2)
+            )
             return t.masked_fill(none, 0)
         if self.outer == self.inner == 1:
             return t.movedim(axis, 0).unsqueeze(axis + 1)
