@@ -20,6 +20,10 @@ Is this backward right?
 What is inside this backward?
 
 - ``trace(model, x, y, cost=criterion)``: every value and gradient of one pass, layer by layer
+What is inside a backward pass:
+
+- ``per_example_grads(model, x, y, cost=…)``, ``per_example_norms(…)``: of each example alone
+- ``clipped_grads(model, x, y, cost=…, max_norm=…)``: their sum, none longer than a bound
 
 Ways to run formulas without autograd:
 
@@ -33,12 +37,14 @@ from manualbp.conversion.modules import convert, revert
 from manualbp.conversion.report import coverage
 from manualbp.core.formula import Formula, rule
 from manualbp.see import trace
+from manualbp.see.per_example import clipped_grads, per_example_grads, per_example_norms
 from manualbp.tape import Tape, compile_step
 from manualbp.verification import verify
 
 __all__ = [
     "Formula",
     "Tape",
+    "clipped_grads",
     "compile_step",
     "convert",
     "coverage",
@@ -47,6 +53,8 @@ __all__ = [
     "intercept",
     "kernels",
     "nn",
+    "per_example_grads",
+    "per_example_norms",
     "revert",
     "rule",
     "trace",
