@@ -12,10 +12,13 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
 
 from manualbp.conversion.interception import intercept
+from manualbp.conversion.modules import convert, revert
 from manualbp.conversion.report import coverage
+from manualbp.core.graph import formula_of, name_of, nodes
+from manualbp.core.module_paths import paths
 from manualbp.tape import Tape
 from manualbp.tape.backward import run_rules
-from manualbp.tape.tape import TapeError
+from manualbp.tape.tape import TapeError, may_stand_between
 
 Cost = Callable[..., Tensor]
 
@@ -35,7 +38,12 @@ class Pass:
         self.count = check(model, x, y, cost)
         self.model, self.x, self.y, self.cost = model, x, y, cost
         self.names = {id(p): name for name, p in model.named_parameters()}
-        with as_before(model), Tape(keep=keep) as self.tape, intercept():
+        with (
+            as_before(model),
+            recurrent_by_formula(model),
+            Tape(keep=keep) as self.tape,
+            intercept(),
+        ):
             try:
                 self._output = _call(model, x)
                 leaves, self._spec = tree_flatten(self._output)
@@ -51,6 +59,7 @@ class Pass:
                     self.tape.number(self.value)
             except TapeError as error:
                 raise self._foreign(error) from error
+            self._check_history()
         if not isinstance(self.value, Tensor):
             raise TypeError(
                 f"cost: expected it to return a tensor, got {type(self.value).__name__}"
@@ -61,17 +70,31 @@ class Pass:
                 f"{tuple(self.value.shape)}: let it return a mean or a sum"
             )
 
+    def _check_history(self) -> None:
+        """Raise where a value has been through torch's own derivative before it met a formula.
+
+        What is computed from parameters alone, such as a parametrization, may be torch's own: all
+        that it takes has a history.
+        """
+        edges = [leaf.node for leaf in self.tape._leaves if not isinstance(leaf, Tensor)]
+        path_of, foreign = paths() if edges else str, []
+        for node in nodes(*edges):
+            own = hasattr(node, "variable") or formula_of(node) is not None or may_stand_between(node)
+            if not own and any(before is None for before, _ in node.next_functions):
+                path = path_of(node)
+                foreign.append(f"{name_of(node)} in {path}" if path else name_of(node))
+        if foreign:
+            raise _no_formula_of(foreign)
+        if any(number < 0 for number in self.numbers):
+            raise ValueError("model: expected an output that a formula has computed from x")
+
     def _foreign(self, error: TapeError) -> TapeError:
         """The error of a tape at one step, as one that names all steps without a formula."""
         with torch.enable_grad(), intercept():
             found = coverage(self.cost(_call(self.model, self.x), self.y), self.model).foreign
         if not found:
             return error
-        steps = dict.fromkeys(f"{s.name} in {s.path}" if s.path else s.name for s in found)
-        return TapeError(
-            f"model: manualbp has no formula of {', '.join(steps)}: use a function that "
-            f"manualbp.functional has, or write it as a manualbp.Formula"
-        )
+        return _no_formula_of([f"{s.name} in {s.path}" if s.path else s.name for s in found])
 
     # ------------------------------------------------------------- where the examples of outputs lie
 
@@ -79,7 +102,12 @@ class Pass:
         """The axis of each output along which the examples lie: that of length 1 for one example."""
         if self.count == 1:
             return [0] * len(self.outputs)
-        with as_before(self.model), torch.enable_grad(), intercept():
+        with (
+            as_before(self.model),
+            recurrent_by_formula(self.model),
+            torch.enable_grad(),
+            intercept(),
+        ):
             alone = tree_flatten(_call(self.model, _part(self.x, slice(0, 1))))[0]
         found = []
         for place, output in zip(self.places, self.outputs, strict=True):
@@ -197,6 +225,13 @@ class Pass:
         )
 
 
+def _no_formula_of(steps: Sequence[str]) -> TapeError:
+    return TapeError(
+        f"model: manualbp has no formula of {', '.join(dict.fromkeys(steps))}: use a function that "
+        f"manualbp.functional has, or write it as a manualbp.Formula"
+    )
+
+
 def _same(a: Tensor, b: Tensor) -> bool:
     return a is b or (
         a.shape == b.shape and a.stride() == b.stride() and a.data_ptr() == b.data_ptr()
@@ -213,6 +248,18 @@ def _part(x: Any, part: slice | Tensor) -> Any:
 
 
 # ------------------------------------------------------------------------------ the model as before
+
+
+@contextmanager
+def recurrent_by_formula(model: nn.Module) -> Iterator[None]:
+    """Convert the recurrent layers inside the block, which interception alone does not reach."""
+    layers = [m for m in model.modules() if isinstance(m, nn.RNNBase)]
+    converted = [m for m in layers if convert(m).converted]
+    try:
+        yield
+    finally:
+        for layer in converted:
+            revert(layer)
 
 
 @contextmanager

@@ -17,12 +17,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
-from manualbp.core.graph import Structural
+from manualbp.core.graph import Structural, nodes
 from manualbp.see.batches import Pass
 from manualbp.see.layout import SEVERAL, Layout, Scale, find
 from manualbp.see.rules import ALL, Values, arguments, first_of, fits, rule, sum_to
 from manualbp.tape import Tape
 from manualbp.tape.backward import MAX_OUTPUTS, accumulate, match_metadata, run_rules
+from manualbp.tape.backward import metadata as metadata_of_leaf
 
 #: numbers of a tensor that are laid out at once, 8 MB in single precision
 PART = 1 << 21
@@ -34,9 +35,10 @@ Incoming = list[Tensor | None]
 class Way:
     """How the gradients of the examples go from an entry into one of its arguments.
 
-    By the formula's rule for examples; by summing what the ordinary rule gives before it is summed
-    to the shape of a stretched argument; or else by the ordinary rule, for the gradient of each
-    example alone, zeros in the places of all others.
+    "rule", by the formula's rule for examples; "sum", by what the ordinary rule gives before it is
+    summed to the shape of a stretched argument; "placed", where each number that the ordinary rule
+    gives is of one example; or else "apart", by the ordinary rule for the gradient of each example
+    alone, zeros in the places of all others.
     """
 
     entry: int
@@ -60,6 +62,10 @@ class Way:
             assert self.layout is not None
             return sum_to(values.by_example(f"grad_{self.argument}", self.layout)[part], shape)
         which = torch.arange(count, device=values.device)[part]
+        if self.kind == "placed":
+            (label,) = self.labels
+            assert label is not None
+            return _apart(values(f"grad_{self.argument}"), label, which)
         apart = [
             g if g is None or label is None else _apart(g, label, which)
             for g, label in zip(values.incoming, self.labels, strict=True)
@@ -155,8 +161,8 @@ class Plan:
     steps: list[Step]
     #: entries that take parameters alone, the last one first
     shared: list[Step]
-    #: how many ways lead into each source
-    uses: Counter[int]
+    #: how many ways lead to each parameter, by its name
+    uses: Counter[str]
 
 
 # -------------------------------------------------------------------------------------- walking
@@ -206,10 +212,55 @@ def _incoming(tape: Tape, i: int, arrived: dict[int, Tensor | None]) -> Incoming
 
 def metadata(tape: Tape, source: int) -> tuple[torch.Size, torch.dtype]:
     if source < 0:
-        leaf: Any = tape._leaves[-1 - source]
-        return leaf.shape, leaf.dtype
+        dtype, shape = metadata_of_leaf(tape._leaves[-1 - source])
+        return shape, dtype
     entry, slot = divmod(source, MAX_OUTPUTS)
     return tape._shapes[entry][slot], tape._dtypes[entry][slot]
+
+
+def name_of_leaf(found: Pass, source: int) -> str | None:
+    """The name of the parameter that a leaf is; None of an edge to what was made of parameters."""
+    return found.names.get(id(found.tape._leaves[-1 - source]))
+
+
+def names_behind(found: Pass, source: int) -> list[str]:
+    """The parameters behind a leaf: itself, or those that autograd leads on to."""
+    leaf = found.tape._leaves[-1 - source]
+    if isinstance(leaf, Tensor):
+        name = found.names.get(id(leaf))
+        return [] if name is None else [name]
+    behind = (getattr(node, "variable", None) for node in nodes(leaf.node))
+    return [found.names[id(p)] for p in behind if id(p) in found.names]
+
+
+def beyond(found: Pass, arrived: dict[int, Tensor], batched: bool) -> Iterator[tuple[str, Tensor]]:
+    """Carry on by autograd what arrives at views of parameters, and whatever was made of them."""
+    edges = [s for s in arrived if s < 0 and name_of_leaf(found, s) is None]
+    parameters = {id(p): p for p in found.model.parameters()}
+    named = {name: parameters[i] for i, name in found.names.items()}
+    for s in edges:
+        edge, names = found.tape._leaves[-1 - s], names_behind(found, s)
+        behind = [named[name] for name in names]
+
+        def one(
+            g: Tensor, edge: Any = edge, behind: Any = behind, batched: bool = False
+        ) -> tuple[Tensor, ...]:
+            return torch.autograd.grad(
+                [edge],
+                behind,
+                [g],
+                retain_graph=True,
+                is_grads_batched=batched,
+                materialize_grads=True,
+            )
+
+        try:
+            given = one(arrived[s], batched=batched)
+        except (RuntimeError, ValueError):  # torch has no rule for vmap of some operation
+            if not batched:
+                raise
+            given = tuple(map(torch.stack, zip(*map(one, arrived[s]), strict=True)))
+        yield from zip(names, given, strict=True)
 
 
 class Totals:
@@ -226,8 +277,8 @@ class Totals:
                 gradient = sum_to(gradient, shape)
             self.of[source] = accumulate(self.of.get(source), gradient.to(dtype))
 
-    def through_shared(self) -> dict[int, Tensor]:
-        """Carry them through what was computed from parameters alone; those of the leaves."""
+    def by_name(self) -> dict[str, Tensor]:
+        """Carry them through what was computed from parameters alone, and to the parameters."""
         tape = self.found.tape
         for step in self.plan.shared:
             first = step.entry * MAX_OUTPUTS
@@ -238,7 +289,11 @@ class Totals:
                 given = each(values, step.needs, gradients)
                 for at, source in step.edges:
                     self.add(source, given[at])
-        return {source: g for source, g in self.of.items() if g is not None}
+        arrived = {source: g for source, g in self.of.items() if g is not None}
+        result = {name: g for s, g in arrived.items() if (name := name_of_leaf(self.found, s))}
+        for name, g in beyond(self.found, arrived, batched=True):
+            result[name] = result[name] + g if name in result else g
+        return result
 
 
 # ------------------------------------------------------------------------------------- the plan
@@ -323,16 +378,17 @@ class _Planner:
             (shared if i in self.shared else steps).append(step)
             if i not in self.shared:
                 self._be_certain(i)
-        uses = Counter(way.source for step in steps for way in step.ways)
-        uses.update(source for step in shared for _, source in step.edges)
+        sources = [way.source for step in steps for way in step.ways]
+        sources += [source for step in shared for _, source in step.edges]
+        uses = Counter(name for s in sources if s < 0 for name in names_behind(self.found, s))
         return Plan(self.axes, steps, shared, uses), self.certain
 
     def _is_parameter(self, source: int) -> bool:
-        return id(self.tape._leaves[-1 - source]) in self.found.names
+        return bool(names_behind(self.found, source))
 
     def _way(self, i: int, at: int, argument: str, source: int) -> Way:
         formula, labels = self.tape._formulas[i], self.labels[i]
-        if not isinstance(formula, Structural):
+        if hasattr(formula, f"grad_{argument}"):  # which none of any number of tensors has
             if rule(formula, "example", argument) is not None:
                 layout = self._layout(i, first_of(formula, argument))
                 values = self._values(i)[0]
@@ -346,6 +402,11 @@ class _Planner:
                     back = layout.axis - raw.dim()
                     if layout.axis < 0 or -back > len(shape) or shape[back] == 1:
                         return Way(i, at, argument, source, "sum", layout)
+            elif (layout := self._layout(i, f"grad_{argument}")) is not None:
+                if layout.axis >= 0 and layout.index is None:
+                    shape, _ = metadata(self.tape, source)
+                    label = layout.labels(shape, self._values(i)[0].device)
+                    return Way(i, at, argument, source, "placed", layout, (label,))
         found: list[Tensor | None] = []
         for label in labels:
             layout, sure = (None, True) if label is None else find(label, self.found.count)
@@ -482,15 +543,17 @@ def total_gradients(
         if seed is not None:
             seed = seed * factor.to(seed.dtype).reshape(-1, *[1] * (seed.dim() - 1 - axis))
         arrived[number] = accumulate(arrived.get(number), seed)
-    names = found.names
-    wanted = {-1 - k for k, leaf in enumerate(tape._leaves) if id(leaf) in names}
+    wanted = {-1 - k for k in range(len(tape._leaves)) if names_behind(found, -1 - k)}
     for i in range(found.length - 1, -1, -1):
         incoming = _incoming(tape, i, arrived)
         if incoming is not None:
             _pull_back(tape, i, incoming, arrived, lambda s: s >= 0 or s in wanted)
         tape._saved[i] = None
-    gradients = {names[id(tape._leaves[-1 - s])]: arrived.get(s) for s in wanted}
-    return {name: gradients[name] for name in names.values() if gradients.get(name) is not None}
+    there = {s: g for s, g in arrived.items() if g is not None}
+    result = {name: g for s, g in there.items() if (name := name_of_leaf(found, s))}
+    for name, g in beyond(found, there, batched=False):
+        result[name] = result[name] + g if name in result else g
+    return {name: result[name] for name in found.names.values() if name in result}
 
 
 # --------------------------------------------------------------------------- which plans to keep
@@ -514,6 +577,7 @@ def structure(found: Pass) -> Any:
         tuple(tape._dtypes[:length]),
         tuple(options),
         tuple(found.numbers),
+        tuple(found.names.get(id(leaf)) for leaf in tape._leaves),
         found.count,
     )
     try:

@@ -9,7 +9,17 @@ import torch
 from torch import Tensor, nn
 
 from manualbp.see.batches import Cost, Pass
-from manualbp.see.examples import Plan, Totals, Way, metadata, parts, plan_of, total_gradients, walk
+from manualbp.see.examples import (
+    Plan,
+    Totals,
+    Way,
+    metadata,
+    name_of_leaf,
+    parts,
+    plan_of,
+    total_gradients,
+    walk,
+)
 from manualbp.see.rules import ALL, Values
 
 __all__ = ["clipped_grads", "per_example_grads", "per_example_norms"]
@@ -46,7 +56,7 @@ def per_example_grads(model: nn.Module, x: Any, y: Any, *, cost: Cost) -> dict[s
 
     with torch.no_grad():
         walk(found, plan, seeds, meet, keep=False)
-        return _by_name(found, totals.through_shared())
+        return _in_order(found, totals.by_name())
 
 
 def per_example_norms(model: nn.Module, x: Any, y: Any, *, cost: Cost) -> dict[str, Tensor]:
@@ -116,11 +126,12 @@ def _squares(
     found: Pass, plan: Plan, seeds: Sequence[Tensor | None], keep: bool
 ) -> dict[str, Tensor]:
     """‖∂Cₙ/∂p‖² for each parameter."""
-    squares: dict[int, Tensor] = {}
+    squares: dict[str, Tensor] = {}
     later: list[tuple[Way, Values]] = []
 
     def meet(way: Way, values: Values) -> None:
-        if way.source >= 0 or plan.uses[way.source] > 1:
+        name = name_of_leaf(found, way.source) if way.source < 0 else None
+        if name is None or plan.uses[name] > 1:
             later.append((way, values))  # what several ways bring has to be added up before
             return
         found_squares = way.squares(values)
@@ -132,7 +143,7 @@ def _squares(
                     for part in way.parts(values, found.count, shape)
                 ]
             )
-        squares[way.source] = found_squares
+        squares[name] = found_squares
 
     with torch.no_grad():
         # What is met later is computed with what the tape has saved.
@@ -144,13 +155,10 @@ def _squares(
                 shape, _ = metadata(found.tape, way.source)
                 with values.autocast():
                     totals.add(way.source, way.gradients(values, shape, found.count, part))
-            for source, gradients in totals.through_shared().items():
-                found_squares = _square(gradients)
-                before = squares.get(source)
-                squares[source] = (
-                    found_squares if before is None else torch.cat([before, found_squares])
-                )
-    return _by_name(found, squares)
+            for name, gradients in totals.by_name().items():
+                some = _square(gradients)
+                squares[name] = torch.cat([squares[name], some]) if name in squares else some
+    return _in_order(found, squares)
 
 
 def _square(gradients: Tensor) -> Tensor:
@@ -159,7 +167,6 @@ def _square(gradients: Tensor) -> Tensor:
     return rows.square().sum(1)
 
 
-def _by_name(found: Pass, gradients: dict[int, Tensor]) -> dict[str, Tensor]:
+def _in_order(found: Pass, given: dict[str, Tensor]) -> dict[str, Tensor]:
     """In the order of the model's parameters."""
-    named = {found.names[id(found.tape._leaves[-1 - s])]: g for s, g in gradients.items()}
-    return {name: named[name] for name in found.names.values() if name in named}
+    return {name: given[name] for name in found.names.values() if name in given}
