@@ -20,8 +20,6 @@ Is this backward right?
 What is inside this backward?
 
 - ``trace(model, x, y, cost=criterion)``: every value and gradient of one pass, layer by layer
-What is inside a backward pass:
-
 - ``per_example_grads(model, x, y, cost=…)``, ``per_example_norms(…)``: of each example alone
 - ``clipped_grads(model, x, y, cost=…, max_norm=…)``: their sum, none longer than a bound
 
@@ -36,8 +34,7 @@ from manualbp.conversion.interception import intercept
 from manualbp.conversion.modules import convert, revert
 from manualbp.conversion.report import coverage
 from manualbp.core.formula import Formula, rule
-from manualbp.see import trace
-from manualbp.see.per_example import clipped_grads, per_example_grads, per_example_norms
+from manualbp.see import clipped_grads, per_example_grads, per_example_norms, trace
 from manualbp.tape import Tape, compile_step
 from manualbp.verification import verify
 

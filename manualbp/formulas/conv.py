@@ -453,7 +453,7 @@ def _factors(
         ):
             x = x.unfold(axis, d * (k - 1) + 1, s).narrow(axis, 0, count)
             x = x if d == 1 else x[..., ::d]
-        # (n, rows, channels, *positions, *kernel) → (n, groups, channels · kernel, rows · positions)
+        # → (n, groups, channels · kernel, rows · positions)
         x = x.unflatten(2, (groups, -1)).movedim(1, 3)
         x = x.permute(0, 1, 2, *range(4 + axes, 4 + 2 * axes), *range(3, 4 + axes))
         x = x.reshape(len(x), groups, -1, windows.shape[1] * math.prod(positions))

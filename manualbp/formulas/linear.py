@@ -126,7 +126,7 @@ def products(delta: Tensor, a: Tensor) -> Tensor:
 
 
 def squares_of_products(delta: Tensor, a: Tensor) -> Tensor:
-    """‖Σₜ δₜ aₜᵀ‖² of each example: Σₛₜ (δₛ · δₜ) (aₛ · aₜ), or by the products if they are fewer."""
+    """‖Σₜ δₜ aₜᵀ‖² of each example, by Σₛₜ (δₛ · δₜ) (aₛ · aₜ) where these numbers are fewer."""
     rows, i, j = delta.shape[1], delta.shape[2], a.shape[2]
     if rows == 1:
         return delta.square().sum((1, 2)) * a.square().sum((1, 2))

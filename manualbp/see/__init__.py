@@ -1,6 +1,14 @@
-"""What is inside this backward pass, in numbers: :func:`manualbp.trace`, and what it answers."""
+"""What is inside this backward pass, in numbers: of a trace, and of each example."""
 
 from manualbp.see.layers import Layer
+from manualbp.see.per_example import clipped_grads, per_example_grads, per_example_norms
 from manualbp.see.tracing import Trace, trace
 
-__all__ = ["Layer", "Trace", "trace"]
+__all__ = [
+    "Layer",
+    "Trace",
+    "clipped_grads",
+    "per_example_grads",
+    "per_example_norms",
+    "trace",
+]

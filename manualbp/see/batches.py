@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from manualbp.conversion.interception import intercept
 from manualbp.conversion.modules import convert, revert
@@ -79,7 +79,9 @@ class Pass:
         edges = [leaf.node for leaf in self.tape._leaves if not isinstance(leaf, Tensor)]
         path_of, foreign = paths() if edges else str, []
         for node in nodes(*edges):
-            own = hasattr(node, "variable") or formula_of(node) is not None or may_stand_between(node)
+            own = (
+                hasattr(node, "variable") or formula_of(node) is not None or may_stand_between(node)
+            )
             if not own and any(before is None for before, _ in node.next_functions):
                 path = path_of(node)
                 foreign.append(f"{name_of(node)} in {path}" if path else name_of(node))
@@ -96,10 +98,10 @@ class Pass:
             return error
         return _no_formula_of([f"{s.name} in {s.path}" if s.path else s.name for s in found])
 
-    # ------------------------------------------------------------- where the examples of outputs lie
+    # ------------------------------------------------------------ where the examples lie
 
     def axes(self) -> list[int]:
-        """The axis of each output along which the examples lie: that of length 1 for one example."""
+        """The axis of the examples in each output: that of length 1 for one example."""
         if self.count == 1:
             return [0] * len(self.outputs)
         with (
@@ -126,7 +128,7 @@ class Pass:
             found += differ
         return found
 
-    # ------------------------------------------------------------------ the cost of each example alone
+    # -------------------------------------------------- the cost of each example alone
 
     def gradients(self, axes: Sequence[int]) -> list[Tensor | None]:
         """∂Cₙ/∂output for each output, Cₙ being the cost of example n alone.
@@ -160,11 +162,10 @@ class Pass:
         targets = [others[i] for i in along]
         with intercept():
             try:
-                return list(
-                    torch.func.vmap(
-                        torch.func.grad(own), (list(axes), 0), list(axes), randomness="different"
-                    )(values, targets)
-                )
+                vmap: Any = torch.func.vmap
+                own_gradient = torch.func.grad(own)
+                each = vmap(own_gradient, ([*axes], 0), [*axes], randomness="different")
+                return list(each(values, targets))
             except (RuntimeError, ValueError, TypeError):  # it looks at numbers, say
                 return self._one_by_one(own, values, targets, axes)
 
@@ -196,7 +197,7 @@ class Pass:
         return tree_unflatten(leaves, self._spec)
 
     def _share(self, axes: Sequence[int]) -> float | None:
-        """Times what the gradient of the batch's cost is that of the examples' own; None for unknown.
+        """By what the gradient of the batch's cost becomes that of their own; None for unknown.
 
         Known of a single formula that compares the output with y and states its ``reduction``.
         """
@@ -220,9 +221,9 @@ class Pass:
         if ignored is not None and not target.is_floating_point():
             if bool((target == ignored).any()):
                 return None
-        return {"mean": float(self.count), "batchmean": float(self.count), "sum": 1.0}.get(
-            reduction
-        )
+        if reduction == "sum":
+            return 1.0
+        return float(self.count) if reduction in ("mean", "batchmean") else None
 
 
 def _no_formula_of(steps: Sequence[str]) -> TapeError:
@@ -323,8 +324,8 @@ def check(model: Any, x: Any, y: Any, cost: Any) -> int:
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
             kind = type(module).__name__
             raise ValueError(
-                f"model: {kind} {name!r} normalises by the mean and variance of the whole batch, so "
-                f"no example has a gradient alone: call model.eval(), which takes the running ones, "
-                f"or use GroupNorm"
+                f"model: {kind} {name!r} normalises by the mean and variance of the whole batch, "
+                f"so no example has a gradient alone: call model.eval(), which takes the running "
+                f"ones, or use GroupNorm"
             )
     return count

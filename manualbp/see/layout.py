@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -35,13 +35,13 @@ class Scale:
         self.passes = 0 if count == 1 else max(1, math.ceil(math.log(count, self.base) - 1e-9))
 
     def weights(self, index: int, like: Tensor) -> Tensor:
-        """What the examples are multiplied by in this pass: powers are the digits of their place."""
+        """What the examples are multiplied by in this pass: a power for a digit of their place."""
         place = torch.arange(self.count, device=like.device)
         digit = place.div(self.base**index, rounding_mode="floor") % self.base
         return torch.exp2((digit - self.half).double()).to(like.dtype)
 
     def labels(self, plain: Tensor, weighed: Sequence[Tensor | None]) -> Tensor:
-        """The place of the example that each number of ``plain`` belongs to, or one of the above."""
+        """The place of the example that each number of ``plain`` is of, or one of the above."""
         if self.count == 1:
             return torch.zeros(plain.shape, dtype=torch.long, device=plain.device)
         wide = plain.double()
@@ -59,7 +59,8 @@ class Scale:
         return torch.where(known, label, NOBODY)
 
 
-class Layout(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Layout:
     """Where the examples are in a tensor: along one axis.
 
     Its length is outer · n · inner, each example in blocks of ``inner``; or ``index`` (n, m)
@@ -84,14 +85,16 @@ class Layout(NamedTuple):
             return t.unsqueeze(0)
         if self.index is not None:
             places = self.index.clamp(min=0).reshape(-1)
-            t = t.index_select(axis, places).unflatten(axis, self.index.shape).movedim(axis, 0)
+            t = torch.unflatten(t.index_select(axis, places), axis, self.index.shape).movedim(
+                axis, 0
+            )
             none = (self.index < 0).reshape(
                 self.count, *[1] * axis, -1, *[1] * (t.dim() - axis - 2)
             )
             return t.masked_fill(none, 0)
         if self.outer == self.inner == 1:
             return t.movedim(axis, 0).unsqueeze(axis + 1)
-        blocks = t.unflatten(axis, (self.outer, self.count, self.inner)).movedim(axis + 1, 0)
+        blocks = torch.unflatten(t, axis, (self.outer, self.count, self.inner)).movedim(axis + 1, 0)
         return blocks.flatten(axis + 1, axis + 2)
 
     def labels(self, shape: torch.Size, device: torch.device) -> Tensor:

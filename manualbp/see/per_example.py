@@ -9,18 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from manualbp.see.batches import Cost, Pass
-from manualbp.see.examples import (
-    Plan,
-    Totals,
-    Way,
-    metadata,
-    name_of_leaf,
-    parts,
-    plan_of,
-    total_gradients,
-    walk,
-)
+from manualbp.see.planning import plan_of
 from manualbp.see.rules import ALL, Values
+from manualbp.see.walking import Totals, metadata, name_of_leaf, total_gradients, walk
+from manualbp.see.ways import Plan, Way, parts
 
 __all__ = ["clipped_grads", "per_example_grads", "per_example_norms"]
 
@@ -76,7 +68,7 @@ def per_example_norms(model: nn.Module, x: Any, y: Any, *, cost: Cost) -> dict[s
 def clipped_grads(
     model: nn.Module, x: Any, y: Any, *, cost: Cost, max_norm: float
 ) -> dict[str, Tensor]:
-    """Σₙ gₙ min(1, max_norm / ‖gₙ‖), gₙ all gradients of example n: the sum that DP-SGD adds noise to.
+    """Σₙ gₙ min(1, max_norm / ‖gₙ‖), gₙ all gradients of example n: to which DP-SGD adds noise.
 
     In two backward passes over one forward pass: of the norms, and of the cost of each example
     times its factor.
