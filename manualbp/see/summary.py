@@ -42,27 +42,32 @@ def numbers_of(layer: Layer, examples: int) -> dict[str, Any]:
         "path": layer.path,
         "name": layer.name,
         "shape": [list(t.shape) for t in output],
-        "value": _norm(output, 1 / math.sqrt(examples)),
+        "value": norm(output, 1 / math.sqrt(examples)),
         "slope": None,
         "saturated": None,
         "dead": None,
-        "delta": _norm(deltas, math.sqrt(examples)),
-        "grads": {name: _norm([g]) for name, g in layer.grads.items()},
+        "delta": norm(deltas, math.sqrt(examples)),
+        "grads": {name: norm([g]) for name, g in layer.grads.items()},
         "ratios": {
-            name: _ratio(_norm([g]), _norm([layer.parameters[name]]))
+            name: _ratio(norm([g]), norm([layer.parameters[name]]))
             for name, g in layer.grads.items()
         },
         "bytes": layer.bytes,
     }
-    if acts := activation(layer.entries):
-        entry, slope = acts
-        size = slope.abs()
-        found["slope"] = float(slope.double().mean())
-        found["saturated"] = float((size < SATURATED * steepest(entry)).double().mean())
-        found["dead"] = (
-            float((size.flatten(1) == 0).all(0).double().mean()) if size.dim() > 1 else 0.0
-        )
-    return found
+    return found | activity(layer)
+
+
+def activity(layer: Layer) -> dict[str, float]:
+    """Of an activation the mean slope, and the shares of saturated and of dead units."""
+    if (acts := activation(layer.entries)) is None:
+        return {}
+    entry, slope = acts
+    size = slope.abs()
+    return {
+        "slope": float(slope.double().mean()),
+        "saturated": float((size < SATURATED * steepest(entry)).double().mean()),
+        "dead": float((size.flatten(1) == 0).all(0).double().mean()) if size.dim() > 1 else 0.0,
+    }
 
 
 def table(rows: Sequence[dict[str, Any]], cost: dict[str, Any]) -> str:
@@ -90,8 +95,8 @@ def _cells(row: dict[str, Any]) -> list[str]:
         shapes,
         digits(row["value"]),
         digits(row["slope"]),
-        _share(row["saturated"]),
-        _share(row["dead"]),
+        share(row["saturated"]),
+        share(row["dead"]),
         digits(row["delta"]),
         digits(row["grads"].get(weight)),
         digits(row["ratios"].get(weight)),
@@ -108,7 +113,8 @@ def digits(value: float | None) -> str:
     return f"{value:.2e}"
 
 
-def _share(value: float | None) -> str:
+def share(value: float | None) -> str:
+    """As a percentage."""
     return "" if value is None else f"{value:.1%}"
 
 
@@ -120,7 +126,8 @@ def _size(count: int) -> str:
     return ""
 
 
-def _norm(tensors: Sequence[Tensor], scale: float = 1.0) -> float | None:
+def norm(tensors: Sequence[Tensor], scale: float = 1.0) -> float | None:
+    """Of all numbers together, times ``scale``; None where there are none."""
     floating = [t.detach().double().norm() for t in tensors if t.is_floating_point()]
     return float(torch.stack(floating).norm()) * scale if floating else None
 

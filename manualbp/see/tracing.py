@@ -14,6 +14,7 @@ from manualbp.see.flow import Flow
 from manualbp.see.layers import Calls, Layer, Layers
 from manualbp.see.naming import nearest
 from manualbp.see.running import Cost, record
+from manualbp.see.vanishing import Vanishing, vanishing
 from manualbp.tape import Tape
 
 
@@ -118,6 +119,28 @@ class Trace:
     def __repr__(self) -> str:
         name, cost = type(self.model).__name__, float(self.cost)
         return f"<Trace of {name}: {len(self)} layers, C = {cost:.4g}>"
+
+    def vanishing(self) -> Vanishing:
+        """How ‖δ‖ changes from the cost back to the first layer, and by what.
+
+        ::
+
+            print(trace.vanishing())  # a row for each layer with parameters, and a sentence
+
+        δ of a layer is ∂C/∂output, and its size that of one example: the root mean square over the
+        examples. A step leads from δ of one layer with parameters to δ of the one before it. It is
+        log₁₀ of the quotient of their sizes, and has two parts that add up to it:
+
+        - ``slope``, by σ′: the sum over the activations between the two of the log₁₀ of
+          ‖∂C/∂input‖ / ‖∂C/∂output‖, which is ‖g ⊙ σ′(z)‖ / ‖g‖;
+        - ``weights``: the rest. In a chain of layers it is ‖δ W‖ / ‖δ‖ and the like for all that
+          is no activation: convolution, pooling, normalisation, attention, a whole LSTM. Where
+          paths meet, as in a residual network, it has in it what the other paths add.
+
+        Where several layers take what a layer returns, the step is from the one that sends the
+        most back.
+        """
+        return vanishing(self)
 
     def to_dict(self) -> dict[str, Any]:
         """What is printed, as plain numbers: see :func:`manualbp.see.summary.numbers_of`."""
