@@ -104,26 +104,24 @@ class Explanation:
         product = digits(float(self.per_example[example]))
         if self.wrong is None or self.responsive is None or self.active is None:
             return f"{of}: ∂Cₙ/∂{_symbol(self)} = {product}"
-        symbols, words, numbers = ["∂Cₙ/∂aⱼ", "σ′(zⱼ)"], ["how wrong", "how responsive"], []
+        symbols, words = ["∂Cₙ/∂aⱼ", "σ′(zⱼ)"], ["how wrong", "how responsive"]
         factors = [self.wrong, self.responsive]
         if self.name.rpartition(".")[2] != "bias":
             symbols.append("aₖ")
             words.append("how active")
             factors.append(self.active)
-        if self.wrong.dim() == 1:
+        alone = self.wrong.dim() == 1
+        last = f"∂Cₙ/∂{_symbol(self)}"
+        rows = [[*_interleaved(words, "×"), "", of], [*_interleaved(symbols, "×"), "=", last]]
+        if alone:
             numbers = [digits(float(factor[example])) for factor in factors]
-            last = f"= {product}"
-        else:
-            numbers = [""] * len(factors)
-            last = f"= {product}, summed over {self.wrong.shape[1]} places"
-        rows = [
-            [*_interleaved(words, "×"), "", of],
-            [*_interleaved(symbols, "×"), "=", f"∂Cₙ/∂{_symbol(self)}"],
-        ]
-        if self.wrong.dim() == 1:
             rows.append([*_interleaved(numbers, "×"), "=", product])
-            return "\n".join(table_lines(rows[0], rows[1:]))
-        return "\n".join([*table_lines(rows[0], rows[1:]), last])
+        lines = table_lines(rows[0], rows[1:])
+        if not alone:
+            lines.append(
+                f"{product} is the sum of these products over {self.wrong.shape[1]} places"
+            )
+        return "\n".join(lines)
 
     def __str__(self) -> str:
         n = len(self.per_example)
