@@ -11,9 +11,9 @@ from torch import Tensor
 
 from manualbp.core.tables import table_lines
 from manualbp.formulas import Conv, Linear
-from manualbp.see.flow import Use, tangent
+from manualbp.see.flow import Use, of_each, tangent
 from manualbp.see.naming import parameter_at
-from manualbp.see.running import record
+from manualbp.see.per_example import per_example_grads
 from manualbp.see.summary import digits
 from manualbp.tape.backward import MAX_OUTPUTS
 
@@ -225,18 +225,14 @@ def _factors_of_use(trace: Trace, use: Use, at: tuple[int, ...]) -> tuple[Tensor
 
 
 def _per_example(trace: Trace, name: str, at: tuple[int, ...]) -> Tensor:
-    """∂Cₙ/∂w by running the model on each example, scaled so that the mean is ∂C/∂w."""
+    """∂Cₙ/∂w by running the model again, scaled so that the mean is ∂C/∂w."""
     trace.check_unchanged()
-    grads = []
-    for i in range(trace.examples):
-        alone = slice(i, i + 1)
-        x = tuple(t[alone] for t in trace.x) if isinstance(trace.x, tuple) else trace.x[alone]
-        grads.append(record(trace.model, x, trace.y[alone], trace.function).grads[name])
-    total: Any = sum(grads)
+    grads = per_example_grads(trace.model, trace.x, trace.y, cost=trace.function)[name]
+    total = grads.sum(0)
     # A cost that is a mean has the factor 1, one that is a sum the factor n.
     size = total.square().sum()
     factor = (trace.grads[name] * total).sum() / size * len(grads) if size else 1.0
-    return (torch.stack([grad[at] for grad in grads]) * factor).detach()
+    return (grads[of_each(at)] * factor).detach()
 
 
 def _symbol(explanation: Explanation) -> str:
