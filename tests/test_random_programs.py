@@ -249,6 +249,15 @@ FOUND = {
         ["v2 = x0.sin()", "v3 = v2.add_(x1)", "v2.unsqueeze_(0)"],
         dict(costs=("v2",)),
     ),
+    "a variance of whole numbers": (
+        [
+            "x0 = rand(1, (4,)).mul(3).long()",
+            "x1 = randn(2, (4,), torch.float16).requires_grad_()",
+            "x2 = randn(2, (4,)).requires_grad_()",
+        ],
+        ["v3 = F.gaussian_nll_loss(x0, x1, 0.5)", "v4 = F.gaussian_nll_loss(x0, x2, 0.5)"],
+        dict(costs=("v3", "v4")),
+    ),
     "an infinite slope that no window sees": (
         [
             "x0 = randn(1, (1, 2, 2, 2)).requires_grad_()",

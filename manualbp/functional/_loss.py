@@ -142,7 +142,9 @@ def gaussian_nll_loss(
     """C = ½ (log v + (a − y)² / v), v = max(``var``, ``eps``): one variance an entry, or a row."""
     check_reduction(reduction)
     if isinstance(var, float):
-        var = input.new_full((), _not_negative(var))
+        # One number, of the dtype that ``var * torch.ones_like(input)`` has in torch's.
+        dtype = torch.result_type(input, var)
+        var = input.new_full((1,) * input.dim(), _not_negative(var), dtype=dtype)
     else:
         if not is_compiling() and not transforms_active():
             _not_negative(var.detach().amin().item() if var.numel() else 0)
