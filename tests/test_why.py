@@ -11,6 +11,7 @@ import pytest
 import torch
 from networks import NETWORKS, network
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import manualbp
 from manualbp.training import mnist
@@ -118,6 +119,22 @@ def test_every_parameter_can_be_explained(name: str) -> None:
         assert found.per_example.mean().item() == pytest.approx(found.value, rel=1e-9, abs=1e-13)
 
 
+def test_batch_norm_in_training_mode_has_a_share_for_each_example() -> None:
+    model, x, y, cost = network("resnet18")
+    trace = manualbp.trace(model, x, y, cost=cost)
+    for name, unit in (("bn1.weight", 5), ("bn1.bias", 7), ("layer2.0.bn2.weight", 3)):
+        found = trace.explain(name, unit)
+        assert found.per_example.shape == (len(x),) and found.wrong is None
+        assert found.per_example.mean().item() == pytest.approx(found.value, rel=1e-9)
+    z = trace["conv1"].output
+    normal = (z - z.mean((0, 2, 3), keepdim=True)) / (
+        z.var((0, 2, 3), unbiased=False, keepdim=True) + 1e-5
+    ).sqrt()
+    expected = (trace["bn1"].grad_output * normal)[:, 5].sum((1, 2)) * len(x)
+    found = trace.explain("bn1.weight", 5).per_example
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-12)
+
+
 def test_the_tug_of_war() -> None:
     model, x, y, cost = trained()
     trace = manualbp.trace(model, x, y, cost=cost)
@@ -194,6 +211,34 @@ def test_whole_paths_add_up_to_the_gradient_of_a_weight() -> None:
     by_hand = by_hand * 2 * (a["6"][n, o] - (y[n] == o).double())
     assert one.products[one.units.index((j, i, o))] == pytest.approx(by_hand.item(), rel=1e-10)
     assert "1[3] → 3[" in str(few)
+
+
+class Functional(nn.Module):
+    """Functions between the layers, dropout among them, and an end that is no weighted sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(5, 6), nn.Linear(6, 4), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.dropout(torch.tanh(self.first(x)), 0.4)
+        return F.log_softmax(self.last(F.relu(self.second(h))), 1)
+
+
+def test_whole_paths_through_functions_and_dropout() -> None:
+    torch.manual_seed(3)
+    model, x, y = Functional().double(), torch.randn(7, 5).double(), torch.randint(3, (7,))
+    trace = manualbp.trace(model, x, y, cost=F.nll_loss)
+    for j, k in ((0, 1), (4, 2), (5, 0)):
+        found = trace.paths("first.weight", j, k, top=99)
+        expected = trace.grads["first.weight"][j, k].item()
+        assert found.count == 12 and found.layers == ["first", "second", "last"]
+        assert sum(found.products) == pytest.approx(expected, rel=1e-10, abs=1e-15)
+    found = trace.paths("first", 2)
+    torch.testing.assert_close(found.products.sum(0), trace["first"].grad_output[:, 2] * 7)
+    assert trace["Dropout()"].output.dtype is torch.double  # without the mask
+    with pytest.raises(ValueError, match="a weight of a Linear layer"):
+        trace.paths("first.bias", 1)
 
 
 @pytest.mark.parametrize("name", NETWORKS)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from manualbp.core.graph import Structural
 from manualbp.core.tables import table_lines
 from manualbp.formulas import Conv, Linear
 from manualbp.see.flow import Use, of_each, tangent
@@ -29,7 +30,8 @@ class Explanation:
     """The gradient of one entry of a parameter, as a mean over examples of products.
 
     Cₙ is the cost as far as it comes from example n, so that C is the mean of the Cₙ: n times the
-    example's share of C. In a convolution, or a layer applied to a sequence, a factor has an axis
+    example's share of C. Batch statistics count as given, where BatchNorm is in training mode. In a
+    convolution, or a layer applied to a sequence, a factor has an axis
     of places behind that of the examples, and the products are summed over them.
 
     Attributes:
@@ -77,9 +79,9 @@ class Explanation:
 
     @property
     def cancellation(self) -> float:
-        """|Σ| / Σ|·| over the examples: 1 where all pull one way, 0 where they cancel."""
+        """|Σ| / Σ|·| over the examples: 1 where all pull one way, or none; 0 where they cancel."""
         total = self.per_example.abs().sum()
-        return float(self.per_example.sum().abs() / total) if total else 0.0
+        return float(self.per_example.sum().abs() / total) if total else 1.0
 
     @property
     def strongest(self) -> int:
@@ -154,7 +156,10 @@ def explain(trace: Trace, name: str, index: Sequence[int]) -> Explanation:
     factors = _factors(trace, name, at)
     labels = labels_of(trace.y, trace.examples)
     if factors is None:
-        return Explanation(name, at, value, _per_example(trace, name, at), labels=labels)
+        per_example = _shares(trace, name, at)
+        if per_example is None:
+            per_example = _per_example(trace, name, at)
+        return Explanation(name, at, value, per_example, labels=labels)
     wrong, responsive, active = factors
     products = wrong * responsive * active
     if products.shape[1] == 1:
@@ -211,14 +216,42 @@ def _factors(trace: Trace, name: str, at: tuple[int, ...]) -> tuple[Tensor, Tens
     return wrong, responsive, active
 
 
+def _shares(trace: Trace, name: str, at: tuple[int, ...]) -> Tensor | None:
+    """∂Cₙ/∂w from the rows of δ, where each use of a parameter has a row for each example."""
+    n, uses = trace.examples, _uses(trace, name)
+    if not uses or not all(_has_rows(trace, use) for use in uses):
+        return None
+    parts = []
+    for use in uses:
+        entry = trace.entries[use.entry]
+        moved = tangent(entry, use.position, _direction(trace, use, at))
+        delta = entry.grad_outputs[0]
+        assert delta is not None  # a gradient comes back from it
+        parts.append((delta * moved).reshape(n, -1).sum(1) * n)
+    return torch.stack(parts).sum(0)
+
+
+def _has_rows(trace: Trace, use: Use) -> bool:
+    entry, n = trace.entries[use.entry], trace.examples
+    shape = entry.shapes[0]
+    known = type(entry.formula) is not Structural and sum(g is not None for g in entry.grad_outputs)
+    return known == 1 and shape[:1] == (n,) and n not in shape[1:]
+
+
+def _direction(trace: Trace, use: Use, at: tuple[int, ...]) -> Tensor:
+    """The unit vector of one entry, in the parameter's shape."""
+    given = [*trace.entries[use.entry].inputs.values()][use.position]
+    direction = torch.zeros_like(given.detach())
+    direction[at] = 1
+    return direction
+
+
 def _factors_of_use(trace: Trace, use: Use, at: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
     entry, n = trace.entries[use.entry], trace.examples
     after = trace.flow.activated(use.entry * MAX_OUTPUTS)
     assert after is not None  # a gradient comes back from it
     axis = 1 if issubclass(entry.formula, Conv) else -1
-    direction = torch.zeros_like([*entry.inputs.values()][use.position].detach())
-    direction[at] = 1
-    active = tangent(entry, use.position, direction)
+    active = tangent(entry, use.position, _direction(trace, use, at))
     parts = (after.grad * n, after.slope, active)
     wrong, responsive, active = (p.detach().select(axis, at[0]).reshape(n, -1) for p in parts)
     return wrong, responsive, active

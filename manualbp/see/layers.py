@@ -195,12 +195,15 @@ class Layers:
         parameters = {id(p) for p in self.recorded.parameters.values()}
         given = [(n, v.detach()) for n, v in inputs.items() if id(v) not in parameters]
         grads = [entry.gradients.get(name) for name, _ in given]
+        # Places of the largest numbers, or masks, are outputs without a gradient.
+        known = [i for i, d in enumerate(entry.formula.derivation.differentiable_outputs) if d]
+        arrived = bool(entry.grad_outputs)
         layer = Layer(
             path,
             entry.name,
             input=_alone([v for _, v in given]),
-            output=_alone([v.detach() for v in entry.outputs]),
-            grad_output=_alone(list(entry.grad_outputs) or [None] * len(entry.outputs)),
+            output=_alone([entry.outputs[i].detach() for i in known]),
+            grad_output=_alone([entry.grad_outputs[i] if arrived else None for i in known]),
             grad_input=_alone(grads),
             entries=[entry],
             number=index * MAX_OUTPUTS,

@@ -80,8 +80,8 @@ class Paths:
 
     @property
     def cancellation(self) -> float:
-        """|Σ| / Σ|·| over the paths: 1 where all act one way, 0 where they cancel."""
-        return abs(sum(self.shares))
+        """|Σ| / Σ|·| over the paths: 1 where all act one way, or none acts; 0 where they cancel."""
+        return abs(sum(self.shares)) if any(self.shares) else 1.0
 
     def _number(self, values: Tensor) -> Tensor:
         return values.mean() if self.example is None else values[self.example]
@@ -177,8 +177,8 @@ class WeightPaths:
                 "",
                 *table_lines(["path", "product"], rows),
                 "",
-                f"these {len(self.units)} carry {digits(sum(self.products))}, "
-                f"{self.carried:.0%} of the gradient",
+                f"these {len(self.units)} carry {digits(sum(self.products))}"
+                + (f", {self.carried:.0%} of the gradient" if self.value else ""),
             ]
         )
 
@@ -267,11 +267,10 @@ def paths_of_weight(
     _check_example(example, trace.examples)
     explanation = trace.explain(name, *at)
     chain = _chain(trace, name)
-    if chain is None or explanation.wrong is None or explanation.active is None:
+    if chain is None or explanation.active is None or len(at) != 2:
         raise ValueError(
-            f"{name}: whole paths are followed through weighted sums one after the other, each "
-            f"used by the next alone, and there is something else behind it; "
-            f"trace.paths(layer, unit) says where one activation goes"
+            f"{name}: whole paths are followed from a weight of a Linear layer, one row for each "
+            f"example, that is used once; trace.paths(layer, unit) says where one activation goes"
         )
     layers, matrices, slopes, last = chain
     rows = slice(None) if example is None else slice(example, example + 1)
@@ -303,14 +302,15 @@ def paths_of_weight(
 
 
 def _chain(trace: Trace, name: str) -> Any:
-    """The weighted sums from that of a weight to the cost: layers, matrices, slopes, ∂C/∂a.
+    """The weighted sums from that of a weight on: layers, matrices, slopes, and ∂C/∂a at the end.
 
-    None where the network is no chain of them.
+    The end is where no weighted sum takes all that the last one gave. None where the weight is in
+    no such sum itself.
     """
     parameter, n = trace.parameters[name], trace.examples
     number = next((-1 - i for i, p in enumerate(trace.tape.leaves) if p is parameter), None)
     uses = [] if number is None else trace.flow.uses(number)
-    if len(uses) != 1:
+    if len(uses) != 1 or not _is_linear(trace, uses[0]):
         return None
     layers: list[str] = []
     matrices: list[Tensor] = []
@@ -318,21 +318,30 @@ def _chain(trace: Trace, name: str) -> Any:
     use = uses[0]
     while True:
         entry = trace.entries[use.entry]
-        if not issubclass(entry.formula, Linear) or len(entry.shapes[0]) != 2:
-            return None
         if layers:
             matrices.append(entry.inputs["weight"].detach())
         layers.append(entry.path or entry.name)
         after = trace.flow.activated(use.entry * MAX_OUTPUTS)
         if after is None:
             return None
-        slopes.append(after.slope)
-        following = trace.flow.uses(after.number)
-        if len(following) != 1:
-            return None
+        factor, grad, number = after.slope, after.grad, after.number
+        following = trace.flow.uses(number)
+        while len(following) == 1 and following[0].entry < trace.end:  # dropout, for one
+            found = slope(trace.entries[following[0].entry], named=False)
+            above = trace.flow.gradient(following[0].entry * MAX_OUTPUTS)
+            if found is None or above is None or following[0].position:
+                break
+            factor, grad, number = factor * found, above, following[0].entry * MAX_OUTPUTS
+            following = trace.flow.uses(number)
+        slopes.append(factor)
+        if len(following) != 1 or following[0].position or not _is_linear(trace, following[0]):
+            return layers, matrices, slopes, grad * n
         use = following[0]
-        if use.entry >= trace.end:  # the cost
-            return layers, matrices, slopes, after.grad * n
+
+
+def _is_linear(trace: Trace, use: Use) -> bool:
+    entry = trace.entries[use.entry]
+    return issubclass(entry.formula, Linear) and len(entry.shapes[0]) == 2
 
 
 # ------------------------------------------------------------------------- arguments

@@ -182,8 +182,8 @@ class Trace:
         ``trace.paths("1", 5)``: activation 5 of layer "1". A row for each unit j of the next
         weighted sum: wⱼₖ, σ′(zⱼ), ∂C/∂aⱼ and their product. They add up to ∂C/∂aₖ.
 
-        ``trace.paths("0.weight", 3, 407)``: the heaviest whole paths from that weight to the
-        outputs of a chain of weighted sums, each with the product along it.
+        ``trace.paths("0.weight", 3, 407)``: the heaviest whole paths from that weight through
+        the weighted sums behind it, to the end of their chain, each with the product along it.
 
         Args:
             name: the path of a layer, or the name of a parameter.
@@ -194,7 +194,7 @@ class Trace:
         Raises:
             KeyError: no layer and no parameter is called so.
             IndexError: there is no such unit, entry or example.
-            ValueError: the layer ran more than once, or the weight is not in a chain of sums.
+            ValueError: the layer ran more than once, or the weight is in no Linear layer.
         """
         if name in self.parameters:
             return pathways.paths_of_weight(self, name, index, top, example)
