@@ -22,6 +22,8 @@ What is inside this backward?
 - ``trace(model, x, y, cost=criterion)``: every value and gradient of one pass, layer by layer
 - ``per_example_grads(model, x, y, cost=…)``, ``per_example_norms(…)``: of each example alone
 - ``clipped_grads(model, x, y, cost=…, max_norm=…)``: their sum, none longer than a bound
+- ``nudge(model, x, y, "0.weight", 3, 407, by=0.01, cost=criterion)``: what moving a weight does to
+  each layer and the cost, predicted and measured
 
 Ways to run formulas without autograd:
 
@@ -34,7 +36,7 @@ from manualbp.conversion.interception import intercept
 from manualbp.conversion.modules import convert, revert
 from manualbp.conversion.report import coverage
 from manualbp.core.formula import Formula, rule
-from manualbp.see import clipped_grads, per_example_grads, per_example_norms, trace
+from manualbp.see import clipped_grads, nudge, per_example_grads, per_example_norms, trace
 from manualbp.tape import Tape, compile_step
 from manualbp.verification import verify
 
@@ -50,6 +52,7 @@ __all__ = [
     "intercept",
     "kernels",
     "nn",
+    "nudge",
     "per_example_grads",
     "per_example_norms",
     "revert",

@@ -139,7 +139,7 @@ def record(
     try:
         return _record(model, inputs, y, cost, watch)
     except TapeError as error:
-        with _as_found(model, cost):
+        with as_found(model, cost):
             raise _foreign(model, inputs, y, cost, error) from None
 
 
@@ -163,6 +163,16 @@ def check(model: Any, x: Any, y: Any, cost: Any) -> nn.Module:
     return getattr(model, "_orig_mod", model)
 
 
+def check_number(value: Any) -> None:
+    """Raise where what a cost returned is no single number."""
+    if not isinstance(value, Tensor) or value.numel() != 1:
+        shape = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value)
+        raise ValueError(
+            f"cost: expected a single number, got {shape}; reduce it, as by its mean over the "
+            f"examples"
+        )
+
+
 def _record(
     model: nn.Module,
     inputs: tuple[Any, ...],
@@ -171,16 +181,11 @@ def _record(
     watch: Any,
     input_grads: bool = False,
 ) -> Recorded:
-    with _as_found(model, cost):
+    with as_found(model, cost):
         with Tape(keep=True) as tape, intercept(), watch(tape, model):
             given = map(_on_tape, inputs) if input_grads else inputs
             value = cost(model(*given), y)
-        if not isinstance(value, Tensor) or value.numel() != 1:
-            shape = f"shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value)
-            raise ValueError(
-                f"cost: expected a single number, got {shape}; reduce it, as by its mean over the "
-                f"examples"
-            )
+        check_number(value)
         if not value.requires_grad:
             raise ValueError(
                 "cost: expected a value that depends on a parameter that requires a gradient, and "
@@ -195,7 +200,7 @@ def _record(
 
 
 @contextmanager
-def _as_found(model: nn.Module, cost: Cost) -> Iterator[None]:
+def as_found(model: nn.Module, cost: Cost) -> Iterator[None]:
     """By formula inside the block; afterwards all is as it was."""
     modules = [m for m in (model, cost) if isinstance(m, nn.Module)]
     with ExitStack() as stack:
