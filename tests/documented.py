@@ -165,7 +165,7 @@ MENDED: dict[str, Mended] = {
     **dict.fromkeys(
         "bilinear avg_pool1d max_pool1d max_pool1d_with_indices lp_pool1d adaptive_avg_pool1d "
         "adaptive_max_pool1d adaptive_max_pool1d_with_indices max_unpool1d "
-        "multi_head_attention_forward".split(),
+        "multi_head_attention_forward tensordot".split(),
         _no_view,
     ),
 }

@@ -1047,7 +1047,7 @@ def compare(program: Program, way: str, theirs: Outcome, ours: Outcome) -> Findi
     mine, other = _groups(ours), _groups(theirs)
     grads, values = mine[0] - other[0], mine[1] ^ other[1]
     if grads:
-        return Finding(way, "a gradient shares memory", str(sorted(map(sorted, grads))[0]))
+        return Finding(way, SHARED, str(sorted(map(sorted, grads))[0]))
     if values:
         pair = sorted(map(sorted, values))[0]
         word = (
@@ -1213,8 +1213,10 @@ def check(program: Program, ways: tuple[str, ...] = ("intercept", "tape")) -> li
             continue
         if finding.kind in NUMBERS:
             reason = excused(program, finding, ours, theirs) or known(program, way, ours)
-            if reason:
-                finding = replace(finding, kind=reason)
+        else:
+            reason = known(program, way, ours) if finding.kind == SHARED else ""
+        if reason:
+            finding = replace(finding, kind=reason)
         found.append(finding)
     return found
 
@@ -1265,6 +1267,8 @@ def by_onednn() -> Iterator[None]:
         products.LARGE, products._mkl_is_slow = large, slow
 
 
+#: the kind of what may be changed from outside
+SHARED = "a gradient shares memory"
 #: the kinds of what differs in numbers alone
 NUMBERS = ("value", "gradient", "second")
 #: not a fault: the tape says so itself, or there is nothing to be precise about

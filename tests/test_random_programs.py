@@ -270,6 +270,25 @@ FOUND = {
         ],
         dict(costs=("v2", "v4"), second=True),
     ),
+    "a hidden state that broadcasts": (
+        [
+            "x0 = randn(1, (3, 1))",
+            "x1 = randn(2, (1, 3, 2)).requires_grad_()",
+            "x2 = randn(3, (2, 1))",
+            "x3 = randn(4, (2, 2)).requires_grad_()",
+        ],
+        ["v4 = torch.rnn_tanh_cell(x0[:1], x1[:, :1], x2, x3)"],
+        dict(costs=("v4",)),
+    ),
+    "a hook on the weights of attention": (
+        ["x0 = randn(1, (2, 2, 1)).requires_grad_()", "x1 = randn(2, (3, 1)).requires_grad_()"],
+        [
+            "v2, v3 = F.multi_head_attention_forward(x0, x0, x0, 1, 1, x1, None, None, None, "
+            "False, 0.0, x1[:1], None, average_attn_weights=False)",
+            "v3.register_hook(lambda g: 2 * g)",
+        ],
+        dict(costs=("v2", "v3")),
+    ),
     "an error of torch's type": (
         ["x0 = randn(1, (1, 1, 4)).requires_grad_()", "x1 = randn(2, (1, 1, 2))"],
         ["v2 = torch.conv1d(x0, x1, stride=2, padding='same')"],
@@ -293,6 +312,20 @@ KNOWN = {
             "v1.register_hook(lambda g: 2 * g)",
             "v2 = v1.diagonal().pow_(2.0)",
         ],
+        dict(costs=("v2",)),
+    ),
+    "a hook on a view in torch alone": (
+        ["x0 = randn(3, (2, 2, 4)).requires_grad_()"],
+        [
+            "v4 = torch.tensordot(x0, x0.reshape((2, 4, 2)), dims=2)",
+            "v4.register_hook(lambda g: 2 * g)",
+            "v4[::2, -2] += 1",
+        ],
+        dict(costs=("v4",)),
+    ),
+    "a copy into a view in torch alone": (
+        ["x0 = randn(1, (1, 2, 4))", "x1 = randn(2, (1, 2, 2)).requires_grad_()"],
+        ["v2 = F.avg_pool1d(x0.requires_grad_(), 2, 2)", "v2.copy_(x1)", "v2.unsqueeze_(0)"],
         dict(costs=("v2",)),
     ),
     "poisson_nll_loss with a target below 0": (

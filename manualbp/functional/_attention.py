@@ -178,6 +178,8 @@ def multi_head_attention_forward(
         mixed = matmul(probabilities, v)
         if average_attn_weights:
             probabilities = mean(probabilities, 1)
+        else:  # a view, as torch's: what a hook on it returns does not reach the output's gradient
+            probabilities = probabilities.view_as(probabilities)
     else:
         if mask is not None:
             mask = mask.expand(*[1] * (4 - mask.dim()), *mask.shape)

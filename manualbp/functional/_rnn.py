@@ -360,6 +360,10 @@ def _step(
         raise RuntimeError(f"Expected 2D input (batch x feature), but got {input.dim()}D input")
     batch = input.shape[0]
     for state in states:
+        if state.dim() != 2:  # torch's cells let some broadcast
+            raise NotImplementedError(
+                f"hx: expected a hidden state of shape (N, out); got {tuple(state.shape)}"
+            )
         if state.shape[0] != batch:
             raise RuntimeError(
                 f"Input batch size {batch} doesn't match hidden batch size {state.shape[0]}"
