@@ -12,6 +12,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 import manualbp
+from manualbp import formulas
 from manualbp.verification import samples
 from manualbp.verification.catalogue import RIGHT, WRONG
 
@@ -249,6 +250,13 @@ def test_what_a_function_reaches_is_put_back():
     norm = nn.BatchNorm1d(3).double()
     assert manualbp.verify(lambda x: norm(x), torch.randn(4, 3, dtype=torch.double)).ok
     assert torch.equal(norm.running_mean, torch.zeros(3).double())
+
+
+def test_what_draws_in_memory_order_draws_the_same_near_the_inputs():
+    x = torch.randn(2, 4, 4, dtype=torch.double).permute(1, 2, 0)
+    report = manualbp.verify(formulas.Dropout, x, 0.2)
+    assert report.ok, report
+    assert report.checks[0].tried, report
 
 
 # ------------------------------------------------------------------------------- the report

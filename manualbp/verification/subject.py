@@ -46,7 +46,10 @@ class Point:
     training: bool | None = None
 
     def at(self, index: int, value: Tensor) -> Point:
-        """This point, with another value of one slot."""
+        """This point, with another value of one slot, which lies in memory as the one before."""
+        before = self.values[index]
+        if value.stride() != before.stride():  # a function may draw its numbers in memory order
+            value = torch.empty_like(before, dtype=value.dtype).copy_(value)
         return replace(self, values=[*self.values[:index], value, *self.values[index + 1 :]])
 
 
