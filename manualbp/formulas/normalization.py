@@ -61,6 +61,7 @@ class BatchNorm(_Normalization, _Running):
         if input.numel() == 0:  # torch's kernel raises, but its batch_norm accepts this
             nothing = input.new_zeros(input.shape[1])
             return torch.empty_like(input), nothing, nothing.clone()
+        check_channels(input, weight=weight, bias=bias)
         running = [running_mean, running_var]
         # For instance_norm the channels of all examples are channels here, each with statistics.
         each = [t if t is None else _repeated(t, input.shape[1]) for t in running]
@@ -97,6 +98,15 @@ class BatchNorm(_Normalization, _Running):
     @staticmethod
     def grad_bias(g_output: Tensor) -> Tensor:
         return sum_per_channel(g_output)
+
+
+def check_channels(input: Tensor, **given: Tensor | None) -> None:
+    """Raise unless each tensor has one number a channel: torch's kernels read on behind its end."""
+    for name, tensor in given.items():
+        if tensor is not None and tensor.numel() != input.shape[1]:
+            raise RuntimeError(
+                f"{name} should contain {input.shape[1]} elements not {tensor.numel()}"
+            )
 
 
 class FixedBatchNorm(_Running):

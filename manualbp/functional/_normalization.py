@@ -10,6 +10,7 @@ from torch.nn import functional as torch_functional
 
 from manualbp import formulas
 from manualbp.core.modes import autocasts
+from manualbp.formulas.normalization import check_channels
 
 __all__ = [
     "batch_norm",
@@ -50,14 +51,8 @@ def batch_norm(
         nothing = input.reshape(0, channels)
         options = (weight, bias, None, None, momentum, eps)
         return formulas.BatchNorm.apply(nothing, *options)[0].reshape(input.shape)
-    _check_channels(
-        input,
-        running_mean=running_mean,
-        running_var=running_var,
-        weight=weight,
-        bias=bias,
-    )
     if training:
+        check_channels(input, running_mean=running_mean, running_var=running_var)
         return formulas.BatchNorm.apply(
             input, weight, bias, running_mean, running_var, momentum, eps
         )[0]
@@ -91,7 +86,7 @@ def instance_norm(
             )
         return batch_norm(input, running_mean, running_var, weight, bias, False, momentum, eps)
     torch_functional._verify_spatial_size(input.size())  # type: ignore[attr-defined]
-    _check_channels(
+    check_channels(
         input,
         running_mean=running_mean,
         running_var=running_var,
@@ -184,15 +179,6 @@ def normalize(
     if out is not None:
         return torch_functional.normalize(input, p, dim, eps, out)  # type: ignore[arg-type]
     return formulas.Normalize.apply(input, p, dim, eps)[0]
-
-
-def _check_channels(input: Tensor, **given: Tensor | None) -> None:
-    """Raise unless each tensor has one number a channel, which torch's kernels do not check."""
-    for name, tensor in given.items():
-        if tensor is not None and tensor.numel() != input.shape[1]:
-            raise RuntimeError(
-                f"{name} should contain {input.shape[1]} elements not {tensor.numel()}"
-            )
 
 
 def _repeated(tensor: Tensor | None, count: int) -> Tensor | None:

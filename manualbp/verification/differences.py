@@ -36,7 +36,11 @@ class Slope:
 
 
 def slope(
-    f: Callable[[float], Tensor], middle: Tensor, eps: float, noise: float = 0.0, reach: float = 1.0
+    f: Callable[[float], Tensor],
+    middle: Tensor,
+    eps: float,
+    noise: float | Tensor = 0.0,
+    reach: float = 1.0,
 ) -> Slope:
     """The derivative of f(t) at t = 0, where ``f`` gives a vector of float64.
 

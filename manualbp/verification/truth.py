@@ -118,6 +118,7 @@ class Truth:
         point: where.
         dtype: in which precision the differences are taken.
         f: another function of the same inputs, whose derivative is the truth instead.
+        terms: how large the numbers may be whose difference each output is; None: no larger than it.
     """
 
     def __init__(
@@ -126,6 +127,7 @@ class Truth:
         point: Point,
         dtype: torch.dtype | None,
         f: Callable[..., object] | None = None,
+        terms: Tensor | None = None,
     ) -> None:
         self.subject, self.point, self.dtype, self.f = subject, point, dtype, f
         self.eps = torch.finfo(dtype or subject.dtype).eps
@@ -133,6 +135,9 @@ class Truth:
         start = time.perf_counter()
         self.middle = self._vector(point)
         self.seconds = time.perf_counter() - start
+        self.noise = torch.zeros_like(self.middle)
+        if terms is not None and terms.numel():
+            self.noise += 4 * self.eps * (terms if len(terms) == len(self.noise) else terms.max())
         self.finite = bool(self.middle.isfinite().all())
         self._probes: dict[tuple[tuple[int, ...], bool, int, float], Probe | None] = {}
 
@@ -210,7 +215,7 @@ class Truth:
                 return self._vector(there)
 
             try:
-                found = slope(moved, self.middle, self.eps, reach=reach)
+                found = slope(moved, self.middle, self.eps, self.noise, reach)
             except Exception:  # the function has no value there
                 continue
             if found.kink or not found.finite:
