@@ -1,6 +1,8 @@
 """One thread a worker: two workers on two cores would otherwise fight over them."""
 
 import os
+from collections import Counter
+from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Dynamo would collect garbage after every graph that it compiled: 20 ms of 200.
@@ -31,11 +33,64 @@ SLOW = {
     "test_zoo",
 }
 
+#: of these tests of many things, `-m "not slow"` runs one in so many
+ONE_IN = {
+    "test_catalogue": {
+        "test_a_right_one_agrees_with_central_differences": 4,
+        "test_a_right_one_has_its_second_derivative_or_raises": 4,
+        "test_a_right_one_runs_backward_and_changes_nothing": 4,
+        "test_a_specimen_says_what_it_must_and_its_forward_runs": 4,
+        "test_a_wrong_one_is_wrong": 4,
+    },
+    "test_command_line": {
+        "test_the_page_shows_what_is_printed": 3,
+        "test_what_cannot_be_run_is_one_line_and_status_2": 3,
+        "test_what_is_right_is_called_right": 5,
+    },
+    "test_convert": {"test_a_lazy_layer_becomes_ours": 4},
+    "test_fuzz": {"test_rules_take_gradients_in_every_layout": 6},
+    "test_kernels": {"test_a_kernel_is_its_rule": 8},
+    "test_mathematics": {
+        "test_a_line_says_what_its_rule_gives": 2,
+        "test_a_slip_in_a_line_is_found": 12,
+        "test_a_value_is_what_its_line_says": 2,
+    },
+    "test_nn": {
+        "test_copies_and_files": 4,
+        "test_ensembles": 4,
+        "test_in_evaluation": 3,
+        "test_it_is_a_torch_module": 3,
+        "test_keyword_arguments_of_forward": 4,
+        "test_no_more_is_kept_than_torch_keeps": 3,
+        "test_state_dict_loads_both_ways": 3,
+    },
+    "test_samples": {
+        "test_gradients_along_a_direction_are_those_of_central_differences": 6,
+        "test_shapes_and_strides_differ": 6,
+        "test_within_fifty_seeds_every_option_is_met": 6,
+    },
+    "test_tape": {"test_to_the_last_bit": 4},
+    "test_verify": {"test_some_of_both": 5},
+}
+
+
+def is_quick(config: pytest.Config) -> bool:
+    """Whether the slow tests are left out, so that they need not even be made."""
+    return config.option.markexpr == "not slow"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    return True if is_quick(config) and collection_path.stem in SLOW else None
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    met: Counter[tuple[str, str]] = Counter()
     for item in items:
-        if item.path.stem in SLOW:
+        file, test = item.path.stem, getattr(item, "originalname", item.name)
+        many = ONE_IN.get(file, {}).get(test, 1)
+        if file in SLOW or met[file, test] % many:
             item.add_marker(pytest.mark.slow)
+        met[file, test] += 1
         if item.get_closest_marker("cuda") and not torch.cuda.is_available():
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 

@@ -227,6 +227,7 @@ def test_json_is_all_that_is_printed(run):
     assert [report["subject"] for report in several["reports"]] == ["Abs", "Neg"]
 
 
+@pytest.mark.slow
 def test_several_formulas_are_a_table_and_a_summary(run):
     status, out, _ = run("verify Abs ReLU mse_loss Conv2d --samples 1")
     lines = out.splitlines()
@@ -509,6 +510,7 @@ def test_on_a_terminal_it_has_colours_and_a_bar_and_keeps_to_the_width(run, monk
     assert [row for row in plain.split("\n\n")[0].splitlines() if len(row) > 60] == []
 
 
+@pytest.mark.slow
 def test_it_is_called_from_a_shell():
     command = [sys.executable, "-m", "manualbp", "--help"]
     shown = subprocess.run(command, capture_output=True, text=True)

@@ -1,7 +1,10 @@
 """One table of cases × one list of properties."""
 
+from itertools import product
+
 import pytest
 from cases import CASES, Case
+from conftest import is_quick
 from properties import (
     PROPERTIES,
     SLOW,
@@ -13,15 +16,25 @@ from properties import (
     same_second_order,
     saturated,
     special_values,
+    value,
 )
 
-MARKS = {on_cuda: pytest.mark.cuda} | dict.fromkeys(SLOW, pytest.mark.slow)
+#: these see most errors: every case meets them also in a run without the slow ones
+SHARPEST = {value, same_gradient}
+
+#: the cases of a function, by its name
+OF_FUNCTION: dict[str, list[Case]] = {}
+for each in CASES:
+    OF_FUNCTION.setdefault(each.name.partition("-")[0], []).append(each)
 
 
-def marks(case: Case, holds):
-    if holds is gradient and applies(case, same_gradient):
-        return pytest.mark.slow  # beside torch's an error is seen sooner, and 70 times as fast
-    return MARKS.get(holds, ())
+def is_slow(case: Case, holds) -> bool:
+    """Of all but the sharpest properties, one case a function is quick: each time the next one."""
+    if holds in SLOW or (holds is gradient and applies(case, same_gradient)):
+        return True  # beside torch's an error is seen sooner, and 70 times as fast
+    cases = OF_FUNCTION[case.name.partition("-")[0]]
+    turns = [other for other in cases if applies(other, holds)]
+    return holds not in SHARPEST and case is not turns[PROPERTIES.index(holds) % len(turns)]
 
 
 def applies(case: Case, holds) -> bool:
@@ -34,19 +47,15 @@ def applies(case: Case, holds) -> bool:
     return holds.__name__ not in case.without
 
 
-@pytest.mark.parametrize(
-    ("case", "holds"),
-    [
-        pytest.param(
-            case,
-            holds,
-            id=f"{holds.__name__}-{case}",
-            marks=marks(case, holds),
-        )
-        for case in CASES
-        for holds in PROPERTIES
-        if applies(case, holds)
-    ],
-)
+def pytest_generate_tests(metafunc):
+    quick = is_quick(metafunc.config)
+    rows = []
+    for case, holds in product(CASES, PROPERTIES):
+        if applies(case, holds) and not ((slow := is_slow(case, holds)) and quick):
+            marks = [pytest.mark.slow] * slow + [pytest.mark.cuda] * (holds is on_cuda)
+            rows.append(pytest.param(case, holds, id=f"{holds.__name__}-{case}", marks=marks))
+    metafunc.parametrize(("case", "holds"), rows)
+
+
 def test_formula(case, holds):
     holds(case)

@@ -208,6 +208,7 @@ def test_it_can_be_interrupted(monkeypatch) -> None:
     assert fuzz.fuzz([formulas.Linear]).calls == 1
 
 
+@pytest.mark.slow
 def test_without_hypothesis_it_says_what_to_install() -> None:
     """And it alone asks for it: not the samples, nor the module of the command."""
     program = (

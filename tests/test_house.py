@@ -69,6 +69,7 @@ def test_no_module_bears_the_name_of_what_is_exported():
         assert {n for n in names if not inspect.ismodule(getattr(package, n))} == set()
 
 
+@pytest.mark.slow
 def test_importing_it_imports_torch_and_nothing_heavier():
     heavy = ["pytorch_lightning", "lightning", "torchvision", "torchmetrics", "matplotlib"]
     program = f"import sys, manualbp; print(sorted(set({heavy}) & set(sys.modules)))"

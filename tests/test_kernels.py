@@ -284,6 +284,7 @@ def test_a_kernel_of_nothing_is_refused():
     assert formulas.Softsign.apply(x).sum().backward() is None
 
 
+@pytest.mark.slow
 def test_the_environment_switches_kernels_off():
     code = "from manualbp.core import modes as p; assert not p.kernels_enabled"
     subprocess.run([sys.executable, "-c", code], check=True, env={"MANUALBP_KERNELS": "0"})

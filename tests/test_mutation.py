@@ -117,6 +117,7 @@ def test_names_are_read_and_told_apart() -> None:
     assert [m.name for m in again] == [m.name for m in found if m.where == weight.where]
 
 
+@pytest.mark.slow
 def test_there_are_a_thousand_mutants_of_every_file_together() -> None:
     found = mutants()
     assert len(found) > 5000

@@ -751,6 +751,7 @@ def test_several_batches_come_at_a_time_and_a_ragged_one_alone():
 # The whole program, as a user starts it.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("encoding", "engine"), [("utf-8", "step"), ("ascii", "tape")])
 def test_a_piped_run_is_plain_text_with_nothing_on_stderr(tmp_path, encoding, engine):
     environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"}

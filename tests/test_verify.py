@@ -159,11 +159,13 @@ def _cost(output, target):
     return F.cross_entropy(output.flatten(0, 1), target.flatten())
 
 
+@pytest.mark.slow
 def test_a_transformer_is_right():
     report = manualbp.verify(transformer(wrong=None), _tokens(), _tokens(), cost=_cost)
     assert report.ok, report
 
 
+@pytest.mark.slow
 def test_the_attention_that_is_wrong_is_named_and_no_other_layer():
     report = manualbp.verify(transformer(), _tokens(), _tokens(), cost=_cost)
     first = report.findings[0]
@@ -209,6 +211,7 @@ def test_what_is_wrong_between_layers_is_found():
     assert report.findings[0].argument.startswith("first."), report
 
 
+@pytest.mark.slow
 def test_the_padding_of_an_embedding_is_no_mistake_of_a_model():
     model = transformer(wrong=None)
     model[0] = nn.Embedding(11, 8, padding_idx=3)
@@ -218,6 +221,7 @@ def test_the_padding_of_an_embedding_is_no_mistake_of_a_model():
     assert any("padding_idx" in check.skipped for check in report.checks)
 
 
+@pytest.mark.slow
 def test_a_frozen_parameter_is_left_alone():
     model = transformer(wrong=None)
     model[0].weight.requires_grad_(False)

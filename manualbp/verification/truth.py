@@ -118,7 +118,7 @@ class Truth:
         point: where.
         dtype: in which precision the differences are taken.
         f: another function of the same inputs, whose derivative is the truth instead.
-        terms: how large the numbers may be whose difference each output is; None: no larger than it.
+        terms: how large the numbers may be whose difference each output is; None: as it is.
     """
 
     def __init__(
