@@ -324,6 +324,59 @@ def test_a_reference_with_another_value_is_a_finding():
     assert manualbp.verify(torch.sin, x, reference=lambda t: (t - torch.pi / 2).cos()).ok
 
 
+def test_a_reference_in_float32_alone_is_compared_in_float32():
+    def only_float32(factor, slope):
+        class Scaled(Function):
+            @staticmethod
+            def forward(ctx, x):
+                assert x.dtype is torch.float32, "expected float32"
+                return factor * x
+
+            @staticmethod
+            def backward(ctx, g):
+                return slope * g
+
+        return Scaled
+
+    x = torch.randn(4, 3)
+    report = manualbp.verify(lambda t: 3 * t, x, reference=only_float32(3, 3))
+    assert report.ok, report
+    check = next(c for c in report.checks if c.name == "the reference")
+    assert check.tried and check.skipped.endswith("so in float32")
+    report = manualbp.verify(lambda t: 3 * t, x, reference=only_float32(3.1, 3.1))
+    assert "value differs from the reference's" in report.findings[0].how
+
+
+class OffByALittle(formulas.Linear):
+    """z = a Wᵀ + b
+
+    ∂C/∂W = δᵀ a, by five in 10⁹ too much: less than central differences see of many numbers
+    """
+
+    @staticmethod
+    def grad_weight(delta, input):
+        return (1 + 5e-9) * (delta.mT @ input)
+
+
+@pytest.mark.parametrize("layer", [manualbp.nn.Linear, nn.Linear])
+def test_a_layer_is_compared_with_torch_s_twin(layer, monkeypatch):
+    made, x = layer(3, 2), torch.randn(4, 3)
+    manualbp.convert(made)
+    report = manualbp.verify(made, x)
+    assert report.ok and type(made) is manualbp.nn.Linear
+    assert {c.name: c.tried for c in report.checks}["autograd of torch's twin"] == 3
+    monkeypatch.setattr(manualbp.functional, "linear", OffByALittle.apply)
+    report = manualbp.verify(made, x)
+    assert [f.argument for f in report.findings if f.against] == ["weight"], report
+    assert report.findings[0].how.endswith("beside autograd of torch's twin")
+
+
+def test_where_torch_s_twin_is_another_function_on_purpose_nobody_is_accused():
+    tied = torch.tensor([[1.0, 1.0, 0.5, 0.5]])
+    assert manualbp.verify(manualbp.nn.MaxPool1d(2), tied).ok
+    assert manualbp.verify(manualbp.nn.ReLU(), torch.zeros(3)).ok
+
+
 def test_a_model_too_is_compared_with_its_reference():
     net = nn.Sequential(nn.Linear(3, 4), nn.Tanh()).double()
     x = torch.randn(5, 3, dtype=torch.double)

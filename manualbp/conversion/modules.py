@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache, partial
@@ -117,10 +117,29 @@ def revert(model: nn.Module) -> nn.Module:
 @contextmanager
 def converted(model: nn.Module) -> Iterator[None]:
     """Every layer by formula inside the block; afterwards each is what it was before."""
-    before = [(m, type(m), vars(m).get("forward")) for m in model.modules()]
-    convert(model)
-    try:
+    with _restored(model):
+        convert(model)
         yield
+
+
+@contextmanager
+def reverted(model: nn.Module) -> Iterator[bool]:
+    """Every layer torch's own inside the block; the value says whether one was not."""
+    with _restored(model) as is_changed:
+        revert(model)
+        yield is_changed()
+
+
+@contextmanager
+def _restored(model: nn.Module) -> Iterator[Callable[[], bool]]:
+    """Afterwards each layer is what it was before; the value says whether one is another."""
+    before = [(m, type(m), vars(m).get("forward")) for m in model.modules()]
+
+    def is_changed() -> bool:
+        return any(type(m) is not kind or vars(m).get("forward") is not f for m, kind, f in before)
+
+    try:
+        yield is_changed
     finally:
         for module, kind, forward in before:
             if type(module) is not kind:

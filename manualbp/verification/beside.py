@@ -1,4 +1,4 @@
-"""The gradients beside autograd's: of the forward pass itself, of a reference.
+"""The gradients beside autograd's: of the forward pass itself, of torch's layers, of a reference.
 
 Where two disagree, central differences along the difference of the two decide which is right.
 """
@@ -6,13 +6,14 @@ Where two disagree, central differences along the difference of the two decide w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from manualbp.conversion.modules import reverted
 from manualbp.verification.diagnosis import describe
 from manualbp.verification.differences import slope
 from manualbp.verification.examination import Examination, Pulled, first_line
@@ -54,15 +55,53 @@ def by_the_forward(ex: Examination) -> None:
     _compare(ex, forward, name)
 
 
-def reference(ex: Examination, other: Callable[..., Any]) -> None:
-    """Value and gradients of another implementation."""
-    other = other.apply if isinstance(other, type) and issubclass(other, Function) else other
-    try:
-        own = ex.subject.value(ex.base, ex.dtype)
-        theirs = ex.subject.value(ex.base, ex.dtype, f=other)
-    except Exception as raised:
-        ex.skip("the reference", first_line(raised))
+def by_torchs_twin(ex: Examination) -> None:
+    """autograd's derivative of torch's own layers, where those of a module are manualbp's."""
+    if ex.subject.module is None or ex.surrogate is not None:
         return
+    module = ex.subject.copy_in(ex.dtype)
+
+    def twin(*inputs: Any, **keywords: Any) -> Any:
+        with reverted(module):
+            return module(*inputs, **keywords)
+
+    with reverted(module) as has_twin:
+        pass
+    if has_twin:
+        _compare(ex, twin, "autograd of torch's twin")
+
+
+def reference(ex: Examination, other: Callable[..., Any]) -> None:
+    """Value and gradients of another implementation: in float32 where it takes that alone."""
+    other = other.apply if isinstance(other, type) and issubclass(other, Function) else other
+    dtype = ex.dtype
+    try:
+        theirs = _value_of_reference(ex, other)
+        if theirs is not None:
+            _beside_reference(ex, other, theirs)
+    finally:
+        ex.dtype = dtype
+
+
+def _value_of_reference(ex: Examination, other: Callable[..., Any]) -> list[Tensor] | None:
+    """Its value, after which the examination runs in the dtype of it; None where it raises."""
+    why = ""
+    for dtype in (ex.dtype, *([torch.float] if ex.eps < 1e-12 else [])):
+        ex.dtype = dtype
+        try:
+            theirs = ex.subject.value(ex.base, dtype, f=other)
+        except Exception as raised:
+            why = why or first_line(raised)
+            continue
+        if why:
+            ex.skip("the reference", f"in float64: {why}; so in float32")
+        return theirs
+    ex.skip("the reference", why)
+    return None
+
+
+def _beside_reference(ex: Examination, other: Callable[..., Any], theirs: Sequence[Tensor]) -> None:
+    own = ex.subject.value(ex.base, ex.dtype)
     if len(own) != len(theirs):
         ex.note("wrong", f"gives {len(own)} values, the reference {len(theirs)}")
         return
@@ -87,7 +126,8 @@ def _compare(ex: Examination, other: Callable[..., Any], name: str) -> None:
         ex.skip(name, first_line(raised))
         return
     values = zip(own.run.outputs, twin.run.outputs, strict=False)
-    if any(a.shape != b.shape or distance(b, a) > 1e-6 for a, b in values):
+    same, sharp = (1e-6, SHARP) if ex.eps < 1e-12 else (ex.rounding, ex.rounding)
+    if any(a.shape != b.shape or distance(b, a) > same for a, b in values):
         ex.skip(name, "it gives another value")
         return
     for i, found in own.grads.items():
@@ -95,11 +135,11 @@ def _compare(ex: Examination, other: Callable[..., Any], name: str) -> None:
         error = distance(found, expected)
         if not math.isfinite(error) and expected is None:
             continue
-        if error > SHARP and not (ex.differs(error, own, i) and _is_right(ex, own, i, expected)):
+        if error > sharp and not (ex.differs(error, own, i) and _is_right(ex, own, i, expected)):
             ex.skip(name, "it has another derivative, which is not that of the value")
             continue
         ex.check(name).saw(error)
-        if error <= SHARP or i in ex.accused or expected is None:
+        if error <= sharp or i in ex.accused or expected is None:
             continue
         told = describe(ex.wrong(ex.base, own, i, found, expected, other))
         ex.find("wrong", f"{told}, beside {name}", i, error)

@@ -20,6 +20,7 @@ CHECKS: tuple[Callable[[Examination], None], ...] = (
     state.deterministic,
     state.writes_nothing,
     beside.by_the_forward,
+    beside.by_torchs_twin,
     first_order.of_one_output,
     first_order.of_any_layout,
     first_order.of_one_input,
