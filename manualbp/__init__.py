@@ -24,6 +24,7 @@ What is inside this backward?
 - ``clipped_grads(model, x, y, cost=…, max_norm=…)``: their sum, none longer than a bound
 - ``nudge(model, x, y, "0.weight", 3, 407, by=0.01, cost=criterion)``: what moving a weight does to
   each layer and the cost, predicted and measured
+- ``plots``: all of it in pictures, with matplotlib
 
 Ways to run formulas without autograd:
 
@@ -36,7 +37,7 @@ from manualbp.conversion.interception import intercept
 from manualbp.conversion.modules import convert, revert
 from manualbp.conversion.report import coverage
 from manualbp.core.formula import Formula, rule
-from manualbp.see import clipped_grads, nudge, per_example_grads, per_example_norms, trace
+from manualbp.see import clipped_grads, nudge, per_example_grads, per_example_norms, plots, trace
 from manualbp.tape import Tape, compile_step
 from manualbp.verification import verify
 
@@ -55,6 +56,7 @@ __all__ = [
     "nudge",
     "per_example_grads",
     "per_example_norms",
+    "plots",
     "revert",
     "rule",
     "trace",

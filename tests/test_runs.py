@@ -100,6 +100,17 @@ def test_examples_are_those_of_the_run_s_own_split(folder):
         run.examples(split="all")
 
 
+def test_metrics_are_those_of_each_epoch(folder):
+    run = load_run()
+    with pytest.raises(UserError, match=r"metrics\.csv: .*; the run logged no metrics"):
+        _ = run.metrics
+    (run.path / "metrics.csv").write_text(
+        "delta/1,epoch,step,test_cost,val_cost\n0.5,0,10,,1.5\n0.25,1,20,,1.0\n,1,20,0.9,\n"
+    )
+    expected = {"delta/1": [0.5, 0.25], "epoch": [0, 1], "step": [10, 20], "val_cost": [1.5, 1]}
+    assert run.metrics == expected
+
+
 class Opens:
     """Unpickled, it would make a file."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
 import inspect
 from dataclasses import dataclass
@@ -80,6 +81,23 @@ class Run:
         files = sorted({*self.path.glob("checkpoints/*.ckpt"), *self.path.glob("snapshots/*.ckpt")})
         kept = {run.steps: run for run in map(open_checkpoint, files) if run.like(self)}
         return [kept[steps] for steps in sorted({**kept, self.steps: self})]
+
+    @cached_property
+    def metrics(self) -> dict[str, list[float]]:
+        """What was logged after each epoch, from ``metrics.csv``: a column by its name, and
+        ``epoch``, from 0. Columns that have no number for each epoch are left out.
+
+        Raises:
+            UserError: there is no such file.
+        """
+        file = self.path / "metrics.csv"
+        try:
+            with file.open(encoding="utf-8", newline="") as lines:
+                rows = [row for row in csv.DictReader(lines) if row.get("val_cost")]
+        except OSError as error:
+            raise UserError(f"{file}: {error.strerror}; the run logged no metrics") from None
+        names = [name for name in (rows[0] if rows else {}) if all(row[name] for row in rows)]
+        return {name: [float(row[name]) for row in rows] for name in names}
 
     @property
     def title(self) -> str:
