@@ -6,20 +6,16 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-import torch
-from torch import Tensor
-from torch.func import functional_call
-
-from manualbp.see.naming import Place, parameter_at
+from manualbp.see.naming import parameter_at
+from manualbp.see.nudging import nudge as nudged
 from manualbp.see.plots import style
 from manualbp.see.tracing import Trace
-from manualbp.verification.subject import same_generators
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 #: at how many places on each side of a weight the cost is computed
-SIDES = 12
+SIDES = 8
 #: of lines, so that each has a mark of its own
 MARKS = "osD^vPX*<>ph"
 
@@ -35,6 +31,8 @@ class Trained(Protocol):
 
 def nudge(trace: Trace, name: str, *index: int, by: float = 0.1, ax: Axes | None = None) -> Axes:
     """ΔC where one weight moves by up to ±``by``: as its gradient predicts it, and as it is.
+
+    The numbers are those of :func:`manualbp.nudge`, at 8 places on each side.
 
     ::
 
@@ -58,9 +56,14 @@ def nudge(trace: Trace, name: str, *index: int, by: float = 0.1, ax: Axes | None
     trace.check_unchanged()
     place = parameter_at(trace.parameters, name, index, trace.model)
     steps = [by * i / SIDES for i in range(-SIDES, SIDES + 1)]
-    measured = _measured(trace, place, steps)
-    slope = float(place.of(trace.grads[place.name]))
-    predicted = [slope * step for step in steps]
+    predicted, measured = (list[float](), list[float]())
+    for step in steps:
+        found = nudged(
+            trace.model, trace.x, trace.y, place.name, *place.index, by=step, cost=trace.function
+        )
+        predicted.append(found.predicted)
+        measured.append(found.measured)
+    slope = predicted[-1] / by
     with style.drawing(ax, 4.2) as ax:
         ax.axhline(0, color=style.RULE, lw=0.8, zorder=0)
         ax.axvline(0, color=style.RULE, lw=0.8, zorder=0)
@@ -130,25 +133,6 @@ def deltas(run: Trained, *, ax: Axes | None = None) -> Axes:
             "‖δ‖ = ‖∂C₀/∂z‖ of one example, mean over validation; the last layer is next to C",
         )
     return ax
-
-
-# ------------------------------------------------------------------------------- a nudge
-
-
-def _measured(trace: Trace, place: Place, steps: Sequence[float]) -> list[float]:
-    """C(w + Δw) − C(w), by the model itself, in which another tensor stands for the parameter."""
-    inputs = trace.x if isinstance(trace.x, tuple) else (trace.x,)
-
-    def cost(step: float) -> Tensor:
-        moved = place.parameter.detach().clone()
-        moved[place.index] += step
-        buffers = {n: b.clone() for n, b in trace.model.named_buffers()}  # which it may write to
-        with same_generators(), torch.no_grad():
-            output = functional_call(trace.model, {**buffers, place.name: moved}, inputs)
-            return trace.function(output, trace.y).double()
-
-    here = cost(0.0)
-    return [float(cost(step) - here) for step in steps]
 
 
 # ------------------------------------------------------------------------------- lines
