@@ -15,6 +15,7 @@ from torch import Tensor
 
 import manualbp
 from manualbp import formulas
+from manualbp.__main__ import main
 from manualbp.verification import fuzz, samples
 from manualbp.verification.reproduction import written
 from manualbp.verification.strategies import (
@@ -185,19 +186,17 @@ def test_the_command_ends_with_a_status(capsys: pytest.CaptureFixture[str], monk
         return fuzz.Fault(formula, passed, "wrong", "it is wrong")
 
     monkeypatch.setattr(fuzz, "fault_of", lambda formula, passed: None)
-    assert fuzz.main(["Linear", "--minutes", "0.001", "--seed", "3"]) == 0
-    assert capsys.readouterr().out.endswith(" calls of 1 formulas: nothing found (seed 3)\n")
+    assert main(["fuzz", "Linear", "--minutes", "0.001", "--seed", "3"]) == 0
+    assert capsys.readouterr().out.endswith(" calls of 1 formula: nothing found (seed 3)\n")
     monkeypatch.setattr(fuzz, "fault_of", broken)
     monkeypatch.setattr(fuzz, "PATIENCE", 0.5)
-    assert fuzz.main(["Linear", "--minutes", "0.001"]) == 1
+    assert main(["fuzz", "Linear", "--minutes", "0.001"]) == 1
     shown = capsys.readouterr().out
     assert "# it is wrong\nimport torch\n" in shown
-    assert shown.endswith(" calls of 1 formulas: 1 with a fault (seed 0)\n")
-    assert fuzz.main(["Liner"]) == 2
-    assert (
-        capsys.readouterr().err
-        == "no formula is called 'Liner'; near to it: Linear, Bilinear, Lerp\n"
-    )
+    assert shown.endswith(" calls of 1 formula: 1 with a fault (seed 0)\n")
+    for line, told in (("Liner", "Liner; near to it: Linear"), ("--minutes 0", "above 0, got 0")):
+        assert main(["fuzz", *line.split()]) == 2
+        assert told in capsys.readouterr().err
 
 
 def test_it_can_be_interrupted(monkeypatch) -> None:
@@ -212,10 +211,10 @@ def test_it_can_be_interrupted(monkeypatch) -> None:
 def test_without_hypothesis_it_says_what_to_install() -> None:
     """And it alone asks for it: not the samples, nor the module of the command."""
     program = (
-        "import sys; from manualbp.verification import fuzz\n"
+        "import sys; from manualbp.__main__ import main; import manualbp.commands._fuzz\n"
         "assert 'hypothesis' not in sys.modules\n"
         "sys.modules['hypothesis'] = None\n"
-        "sys.exit(fuzz.main(['Linear', '--minutes', '1']))"
+        "sys.exit(main(['fuzz', 'Linear', '--minutes', '1']))"
     )
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert (run.returncode, run.stdout) == (2, "")

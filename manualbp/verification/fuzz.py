@@ -1,19 +1,12 @@
 """Calls of formulas are drawn until the time is up; what is wrong is shrunk, and printed to paste.
 
-    python -m manualbp.verification.fuzz --minutes 10 --seed 1          # every formula
-    python -m manualbp.verification.fuzz --minutes 1 Conv Attention     # these
-
-Each call goes through :func:`manualbp.verify`. The exit status is 0 if nothing was found, 1 if
-something was, and 2 if it could not run.
+Each call goes through :func:`manualbp.verify`. ``python -m manualbp fuzz`` is its command.
 """
 
 from __future__ import annotations
 
-import argparse
 import math
-import sys
 import time
-import warnings
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -73,7 +66,8 @@ class Summary:
 
     def __str__(self) -> str:
         found = f"{len(self.faults)} with a fault" if self.faults else "nothing found"
-        return f"{self.calls:,} calls of {len(self.formulas)} formulas: {found}"
+        formulas = f"{len(self.formulas)} formula" + "s" * (len(self.formulas) != 1)
+        return f"{self.calls:,} calls of {formulas}: {found}"
 
 
 def fuzz(
@@ -182,36 +176,3 @@ def fault_at_the_inputs(formula: type[Formula], arguments: Arguments) -> Fault |
 def _require_grad(formula: type[Formula], arguments: Arguments) -> None:
     for place in samples.differentiable(formula, arguments):
         arguments[place].requires_grad_()
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m manualbp.verification.fuzz", description=(__doc__ or "").partition("\n")[0]
-    )
-    parser.add_argument("formulas", nargs="*", metavar="FORMULA", help="by default all of them")
-    parser.add_argument("--minutes", type=float, default=1.0, help="how long, by default 1")
-    parser.add_argument("--seed", type=int, default=0, help="another one draws other calls")
-    options = parser.parse_args(argv)
-    on_a_terminal = sys.stderr.isatty()
-
-    def told(summary: Summary, fault: Fault | None) -> None:
-        if fault is not None:
-            print(f"\n{fault}\n", flush=True)
-        if on_a_terminal:
-            print(f"\r{summary}    ", end="", file=sys.stderr, flush=True)
-
-    torch.set_num_threads(1)  # the tensors are small
-    try:
-        chosen = list(samples.formulas(*options.formulas).values())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            summary = fuzz(chosen, 60 * options.minutes, options.seed, told)
-    except (ValueError, ModuleNotFoundError) as error:
-        print(error, file=sys.stderr)
-        return 2
-    print(f"{summary} (seed {options.seed})")
-    return int(bool(summary.faults))
-
-
-if __name__ == "__main__":
-    sys.exit(main())
