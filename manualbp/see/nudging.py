@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -18,11 +17,8 @@ from torch.utils._pytree import tree_flatten, tree_map
 from manualbp.conversion.interception import intercept
 from manualbp.core.tables import table_lines
 from manualbp.see.naming import parameter_at, parameter_named
-from manualbp.see.running import Cost, as_found, check, check_number, record
+from manualbp.see.running import Cost, as_found, cast, check, check_number, in_double, record
 from manualbp.see.summary import digits
-
-#: what torch says where a step wants the model's own precision
-_DTYPES = re.compile("dtype|scalar type")
 
 Values = list[tuple[str, str, list[Tensor]]]
 
@@ -191,12 +187,7 @@ def nudge(
         what, moves = _move(parameters, name, index, by, model)
     run = _Run(model, inputs, y, cost, parameters)
     with torch.no_grad():
-        try:
-            layers, before = run.beside(moves, torch.double)
-        except RuntimeError as error:
-            if isinstance(error, NotImplementedError) or not _DTYPES.search(str(error)):
-                raise
-            layers, before = run.beside(moves, None)  # the model insists on its own precision
+        layers, before = in_double(lambda dtype: run.beside(moves, dtype))
     return Nudge(what, layers, before, moves)
 
 
@@ -303,7 +294,7 @@ class _Run:
         self, moves: Mapping[str, Tensor], dtype: torch.dtype | None
     ) -> tuple[list[Moved], float]:
         """Each layer's change as tangents have it and as it is, and C before."""
-        here = {name: _cast(p.detach(), dtype) for name, p in self.parameters.items()}
+        here = {name: cast(p.detach(), dtype) for name, p in self.parameters.items()}
         along = {name: by.to(here[name].dtype) for name, by in moves.items()}
         there = {name: p + along[name] if name in along else p for name, p in here.items()}
         before = self._values(here, dtype)
@@ -347,8 +338,8 @@ class _Run:
                 stack.enter_context(_swapped(module, self.parameters, parameters, dtype))
             stack.enter_context(intercept())
             with _watched(self.model, values, read):
-                output = self.model(*tree_map(lambda v: _cast(v, dtype), self.inputs))
-            value = self.cost(output, tree_map(lambda v: _cast(v, dtype), self.y))
+                output = self.model(*tree_map(lambda v: cast(v, dtype), self.inputs))
+            value = self.cost(output, tree_map(lambda v: cast(v, dtype), self.y))
             check_number(value)
             name = getattr(self.cost, "__name__", type(self.cost).__name__)
             values.append(("cost", name, [read(value).reshape(())]))
@@ -400,7 +391,7 @@ def _swapped(
         for name, p in part._parameters.items():
             part._parameters[name] = None if p is None else other.get(id(p), p)  # type: ignore
         for name, buffer in part._buffers.items():
-            part._buffers[name] = None if buffer is None else _cast(buffer, dtype)
+            part._buffers[name] = None if buffer is None else cast(buffer, dtype)
         if flat is not None:
             part._flat_weights = [other.get(id(p), p) for p in flat]  # type: ignore[assignment]
     try:
@@ -418,12 +409,6 @@ def _swapped(
 def _tangent(value: Tensor) -> Tensor:
     primal, found = forward_ad.unpack_dual(value)  # type: ignore[no-untyped-call]
     return torch.zeros_like(primal) if found is None else found.detach().clone()
-
-
-def _cast(value: Any, dtype: torch.dtype | None) -> Any:
-    if dtype is None or not _is_floating(value) or value.is_complex():
-        return value
-    return value.to(dtype)
 
 
 def _is_floating(value: Any) -> bool:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from manualbp.tape.backward import match_metadata, metadata
 from manualbp.verification.subject import same_generators
 
 Cost = Callable[..., Tensor]
+_Found = TypeVar("_Found")
 
 
 @dataclass(frozen=True)
@@ -171,6 +173,27 @@ def check_number(value: Any) -> None:
             f"cost: expected a single number, got {shape}; reduce it, as by its mean over the "
             f"examples"
         )
+
+
+#: what torch says where a step wants the model's own precision
+_DTYPES = re.compile("dtype|scalar type")
+
+
+def in_double(run: Callable[[torch.dtype | None], _Found]) -> _Found:
+    """``run(torch.double)``, or ``run(None)`` of a model that insists on its own precision."""
+    try:
+        return run(torch.double)
+    except RuntimeError as error:
+        if isinstance(error, NotImplementedError) or not _DTYPES.search(str(error)):
+            raise
+        return run(None)
+
+
+def cast(value: Any, dtype: torch.dtype | None) -> Any:
+    """A floating tensor in ``dtype``; anything else as it is."""
+    if dtype is None or not isinstance(value, Tensor) or not value.is_floating_point():
+        return value
+    return value.to(dtype)
 
 
 def _record(

@@ -13,6 +13,7 @@ from manualbp.see import checking, explanation, pathways, summary
 from manualbp.see.flow import Flow
 from manualbp.see.layers import Calls, Layer, Layers
 from manualbp.see.naming import nearest
+from manualbp.see.receipts import Receipt, receipt
 from manualbp.see.running import Cost, record
 from manualbp.see.vanishing import Vanishing, vanishing
 from manualbp.tape import Tape
@@ -217,6 +218,21 @@ class Trace:
             AssertionError: it is larger than ``rtol``; names layer and identity.
         """
         return checking.check(self, rtol)
+
+    def receipt(self) -> Receipt:
+        """The gradient of each parameter three ways, in double precision.
+
+        By formula; by torch's own autograd, on a copy of the model without a formula; and by
+        central differences, at the entry of each parameter with the largest gradient.
+
+        ::
+
+            print(trace.receipt())  # a line for each parameter, and where they differ most
+
+        Raises:
+            RuntimeError: the model has been trained since it was traced.
+        """
+        return receipt(self)
 
     def check_unchanged(self) -> None:
         """Raise where the model has been trained since: it has to run again."""
