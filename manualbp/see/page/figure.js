@@ -89,13 +89,13 @@ function shownLines(lay, l) {
 
 // ---------------------------------------------------------------- elements
 
-let drawn = { key: "", lines: [], neurons: new Map(), rows: [] };
+let drawn = { key: "", placed: [], neurons: new Map(), rows: [] };
 
 /** Make the elements anew, where other neurons are shown or there is another width. */
 function build(lay) {
   svg.replaceChildren();
   put(svg, { viewBox: `0 0 ${lay.width} ${lay.height}`, width: lay.width, height: lay.height });
-  drawn = { lay, lines: state.net.map(() => []), neurons: new Map(), rows: [], columns: [] };
+  drawn = { lay, placed: [], neurons: new Map(), rows: [], columns: [] };
   drawn.under = state.net.map(() => make("g", { "aria-hidden": "true" }, svg));
   drawn.pixel = make("rect", { class: "pixel", "aria-hidden": "true", width: 0, height: 0 }, svg);
   const heads = make("g", { class: "heads", "aria-hidden": "true" }, svg);
@@ -175,31 +175,62 @@ function gripAt(taken, lay, x0, y0, x1, y1, t) {
   return [x0 + (x1 - x0) * t, y0 + (y1 - y0) * t];
 }
 
-function drawLines(lay, l) {
-  const taken = new Set();
-  const lines = shownLines(lay, l), { of, lit, only } = meaning(l), pool = drawn.lines[l], group = drawn.under[l];
-  const { x, y, radius } = lay.columns[l], values = lines.map(([j, k]) => of(j, k));
-  const most = Math.max(...values.map(Math.abs), 1e-300);
-  lines.forEach(([j, k, t], i) => {
-    pool[i] ??= { line: make("line", {}, group), grip: make("circle", { class: "grip", r: lay.narrow ? 3 : 3.6 }, group) };
-    const share = Math.abs(values[i]) / most, mine = state.weight && state.weight[0] === l && state.weight[1] === j && state.weight[2] === k;
-    const [x0, y0] = beginning(lay, l, k), y1 = y.get(j), start = l ? radius : 0, bright = !only || only(j, k);
-    const length = Math.hypot(x - x0, y1 - y0), ux = (x - x0) / length, uy = (y1 - y0) / length;
-    const strength = lit ? (bright ? 0.25 + 0.75 * share : 0.1) : 0.08 + 0.34 * share;
-    put(pool[i].line, {
-      x1: (x0 + ux * start).toFixed(1), y1: (y0 + uy * start).toFixed(1), x2: (x - ux * radius).toFixed(1), y2: (y1 - uy * radius).toFixed(1),
-      class: `${values[i] < 0 ? "neg" : "pos"}${mine ? " mine" : ""}`,
-      "stroke-width": (mine ? 3.5 : 0.5 + (lit && bright ? 3 : 1.7) * share).toFixed(2), "stroke-opacity": mine ? "1" : strength.toFixed(2), visibility: "visible",
-    });
-    const [gx, gy] = gripAt(taken, lay, x0, y0, x, y1, t);
-    put(pool[i].grip, { cx: gx.toFixed(1), cy: gy.toFixed(1), "data-weight": `${l}:${j}:${k}`,
-      class: mine ? "grip mine" : "grip", visibility: "visible" });
+/** Where the lines of a layer run, and grips on them; anew only where others are drawn. */
+function placeLines(lay, l) {
+  const lines = shownLines(lay, l), kept = drawn.placed[l], key = l && lines.length <= 420 ? "all" : lines.map(([j, k]) => `${j}:${k}`).join();
+  if (kept?.key === key) return kept;
+  const taken = new Set(), group = drawn.under[l], { x, y, radius } = lay.columns[l], pool = kept?.pool ?? [];
+  const placed = lines.map(([j, k, t], i) => {
+    const [x0, y0] = beginning(lay, l, k), y1 = y.get(j), start = l ? radius : 0;
+    const length = Math.hypot(x - x0, y1 - y0), ux = (x - x0) / length, uy = (y1 - y0) / length, [gx, gy] = gripAt(taken, lay, x0, y0, x, y1, t);
+    pool[i] ??= make("circle", { r: lay.narrow ? 3 : 3.6 }, group);
+    put(pool[i], { cx: gx.toFixed(1), cy: gy.toFixed(1), "data-weight": `${l}:${j}:${k}`, class: "grip", visibility: "visible" });
+    return { l, j, k, grip: pool[i], x1: x0 + ux * start, y1: y0 + uy * start, x2: x - ux * radius, y2: y1 - uy * radius };
   });
-  for (let i = lines.length; i < pool.length; i++) {
-    put(pool[i].line, { visibility: "hidden" });
-    put(pool[i].grip, { visibility: "hidden", "data-weight": "" });
-  }
-  return lines.length;
+  for (let i = lines.length; i < pool.length; i++) put(pool[i], { visibility: "hidden", "data-weight": "" });
+  return (drawn.placed[l] = { key, placed, pool });
+}
+
+/** The lines are painted, because a browser takes long to lay out hundreds of elements. */
+function drawLines(lay, l, context) {
+  const { placed } = placeLines(lay, l), { of, lit, only } = meaning(l), [, to, from] = state.weight?.[0] === l ? state.weight : [];
+  const values = placed.map(({ j, k }) => of(j, k));
+  let most = 1e-300, mine = null;
+  for (const v of values) most = Math.max(most, Math.abs(v));
+  placed.forEach((line, i) => {
+    const share = Math.abs(values[i]) / most, bright = !only || only(line.j, line.k);
+    line.negative = values[i] < 0;
+    line.width = 0.5 + (lit && bright ? 3 : 1.7) * share;
+    line.strength = lit ? (bright ? 0.25 + 0.75 * share : 0.1) : 0.08 + 0.34 * share;
+    if (line.j === to && line.k === from) Object.assign((mine = line), { width: 3.5, strength: 1 });
+    else stroke(context, line);
+  });
+  for (const { grip, j, k } of placed) put(grip, { class: j === to && k === from ? "grip mine" : "grip" });
+  if (mine) stroke(context, mine);
+  return placed.length;
+}
+
+function stroke(context, { x1, y1, x2, y2, negative, width, strength }) {
+  context.strokeStyle = negative ? THEME.negative : THEME.positive;
+  context.globalAlpha = strength;
+  context.lineWidth = width;
+  context.setLineDash(negative ? DASHED : SOLID);
+  context.beginPath();
+  context.moveTo(x1, y1);
+  context.lineTo(x2, y2);
+  context.stroke();
+}
+const DASHED = [5, 3], SOLID = [];
+
+/** A clean canvas of the figure's size, as fine as the screen. */
+function canvasOf({ width, height }) {
+  const canvas = $("wires"), fine = Math.min(3, window.devicePixelRatio || 1), w = Math.round(width * fine), h = Math.round(height * fine);
+  if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
+  Object.assign(canvas.style, { width: `${width}px`, height: `${height}px` });
+  const context = canvas.getContext("2d");
+  context.setTransform(fine, 0, 0, fine, 0, 0);
+  context.clearRect(0, 0, width, height);
+  return context;
 }
 
 const ARROW = (v, most) => {
@@ -243,9 +274,9 @@ function drawOutputs() {
   }
 }
 
-let painted = -1;
+let painted = -1, width = Math.floor($("figure").clientWidth); // asking for it lays the page out
 function drawFigure() {
-  const width = Math.floor($("figure").clientWidth), units = state.net.map((_, l) => (state.net[l].to > MOST_UNITS ? shownUnits(l) : ""));
+  const units = state.net.map((_, l) => (state.net[l].to > MOST_UNITS ? shownUnits(l) : ""));
   const key = `${width} ${units.join(";")}`;
   if (key !== drawn.key) { build(layOut(width)); drawn.key = key; painted = -1; }
   const { lay } = drawn;
@@ -254,8 +285,9 @@ function drawFigure() {
     Object.assign(digitCanvas.style, { width: `${lay.image}px`, height: `${(lay.image * HEIGHT) / WIDTH}px`, top: `${lay.top}px` });
     painted = state.example;
   }
+  const context = canvasOf(lay);
   let lines = 0;
-  for (let l = 0; l <= LAST; l++) lines += drawLines(lay, l);
+  for (let l = 0; l <= LAST; l++) lines += drawLines(lay, l, context);
   drawNeurons(lay);
   drawOutputs();
   const pixel = state.weight?.[0] === 0 ? beginning(lay, 0, state.weight[2]) : null, cell = lay.image / WIDTH;
@@ -277,12 +309,10 @@ function caption(lines) {
 /** The weight whose line is nearest to a point of the drawing, within a few pixels. */
 function nearest(x, y, reach = 7) {
   let best = null;
-  drawn.lines.forEach((pool) => pool.forEach(({ line, grip }) => {
-    const { x1, y1, x2, y2, visibility } = line.kept;
-    if (visibility === "hidden") return;
+  drawn.placed.forEach(({ placed }) => placed.forEach(({ l, j, k, x1, y1, x2, y2, width }) => {
     const dx = x2 - x1, dy = y2 - y1, t = Math.max(0, Math.min(1, ((x - x1) * dx + (y - y1) * dy) / (dx * dx + dy * dy)));
-    const far = Math.hypot(x - x1 - t * dx, y - y1 - t * dy) - line.kept["stroke-width"] / 2;
-    if (far < reach) { reach = far; best = grip.kept["data-weight"]; }
+    const far = Math.hypot(x - x1 - t * dx, y - y1 - t * dy) - width / 2;
+    if (far < reach) { reach = far; best = `${l}:${j}:${k}`; }
   }));
   return best;
 }

@@ -9,10 +9,11 @@ function draw() {
   drawCost();
   drawTime();
 }
-let began = false;
+let written = 0; // the link, after the page has been painted
 function moved() {
   draw();
-  if (began) history.replaceState(null, "", link());
+  clearTimeout(written);
+  written = setTimeout(() => history.replaceState(null, "", link()));
 }
 
 // ---------------------------------------------------------------- steps
@@ -146,7 +147,9 @@ function recolour() {
   for (const place of [$("pull-up"), $("pull-down")]) place.kept = "";
   draw();
 }
-new ResizeObserver(() => drawFigure()).observe($("figure"));
+new ResizeObserver(([{ contentRect }]) => {
+  if (width !== Math.floor(contentRect.width)) { width = Math.floor(contentRect.width); drawFigure(); }
+}).observe($("figure"));
 window.addEventListener("hashchange", () => { if (location.hash !== link() && open(location.hash)) draw(); });
 
 // ---------------------------------------------------------------- begin
@@ -162,8 +165,7 @@ chips();
 makeDigits();
 const linked = open(location.hash);
 draw();
-began = true;
 if (!linked && !seen()) visit(0);
 
 // For tests and the console: the arithmetic, on the numbers of this page.
-window.manualbp = { DATA, DIGITS, STEPS, state, pass, forward, costOf, gradients, descend, nudge, makeNet, normal, COSTS, draw, changed, go, open, link, current };
+window.manualbp = { DATA, DIGITS, STEPS, state, pass, forward, costOf, gradients, descend, nudge, makeNet, normal, COSTS, drawDigits, drawFigure, drawFormula, drawWeight, drawNeuron, drawCost, drawTime, draw, changed, go, open, link, current };

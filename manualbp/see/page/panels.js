@@ -144,21 +144,29 @@ function drawTug([l, j, k]) {
   const bars = means.map((v, c) => (classes[c].length ? `<div class="tug${c === DIGITS[state.example].label ? " mine" : ""}"><span>${c}</span><span class="track"><span class="${v > 0 ? "down" : "up"}" style="--size:${((50 * Math.abs(v)) / most).toFixed(1)}%"></span></span><span class="n">${num(-v)}</span></div>` : "")).join("");
   fill($("tug"), `<div class="tug-head" aria-hidden="true"><span></span><span class="track-head"><span>← smaller</span><span>larger →</span></span><span>−gradient</span></div>${bars}`);
   const order = pulls.map((_, i) => i).sort((one, other) => pulls[one] - pulls[other]);
-  hardest($("pull-up"), order.filter((i) => pulls[i] < 0).slice(0, 4));
-  hardest($("pull-down"), order.filter((i) => pulls[i] > 0).reverse().slice(0, 4));
+  hardest($("pull-up"), order.filter((i) => pulls[i] < 0).slice(0, MOST_PULLS));
+  hardest($("pull-down"), order.filter((i) => pulls[i] > 0).reverse().slice(0, MOST_PULLS));
 }
 
+const MOST_PULLS = 4;
+/** The same canvases every time, since to make one takes a millisecond. */
 function hardest(place, chosen) {
   if (place.kept === String(chosen)) return;
   place.kept = String(chosen);
-  place.replaceChildren(...chosen.map((i) => {
-    const canvas = document.createElement("canvas");
-    canvas.setAttribute("role", "img");
-    canvas.setAttribute("aria-label", `a ${DIGITS[i].label}`);
-    paint(canvas, DIGITS[i].x, inked);
-    return canvas;
-  }));
-  if (!chosen.length) place.textContent = "none";
+  if (!place.children.length) {
+    for (let i = 0; i < MOST_PULLS; i++) {
+      const canvas = document.createElement("canvas");
+      Object.assign(canvas, { width: WIDTH, height: HEIGHT });
+      canvas.setAttribute("role", "img");
+      place.append(canvas);
+    }
+  }
+  [...place.children].forEach((canvas, i) => {
+    canvas.hidden = i >= chosen.length;
+    if (canvas.hidden) return;
+    set(canvas, "aria-label", `a ${DIGITS[chosen[i]].label}`);
+    canvas.getContext("2d").drawImage(tiles[chosen[i]].canvas, 0, 0);
+  });
 }
 
 function drawNudge() {

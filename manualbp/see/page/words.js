@@ -63,6 +63,7 @@ function readTheme() {
     const hex = style.getPropertyValue(`--${name}`).trim().slice(1);
     THEME[name] = [0, 2, 4].map((i) => parseInt(hex.slice(i, i + 2), 16));
   }
+  Object.assign(THEME, { positive: `rgb(${THEME.plus})`, negative: `rgb(${THEME.minus})` });
 }
 const mix = (from, to, share) => from.map((v, i) => Math.round(v + (to[i] - v) * Math.max(0, Math.min(1, share))));
 const inked = (v) => mix(THEME.paper, THEME.ink, v);
