@@ -20,8 +20,8 @@ FLAGS = ["--no-sandbox", "--disable-gpu"]
 
 #: picture → width, height, colours, fragment of the page, what is shown of it
 PICTURES = {
-    "page": (1500, 940, "light", "#example=14&weight=1:3:7&step=10", None),
-    "page-dark": (1500, 940, "dark", "#example=14&neuron=1:3&step=11", None),
+    "page": (1500, 940, "light", "#example=14&weight=1:3:12", None),
+    "page-dark": (1500, 940, "dark", "#example=14&weight=1:3:12", None),
     "page-paths": (1280, 900, "light", "#example=14&neuron=1:3&step=11", "#neuron-panel"),
     "page-phone": (360, 780, "dark", "#example=14&neuron=1:3&step=11", None),
 }
@@ -44,7 +44,6 @@ def main(where: str | None = None) -> None:
                 tab.locator(part).screenshot(path=path)
             else:
                 if width < 600:
-                    tab.locator("#network-panel").scroll_into_view_if_needed()
                     tab.evaluate("document.getElementById('network-panel').scrollIntoView()")
                 tab.screenshot(path=path)
             tab.close()
