@@ -289,6 +289,11 @@ FOUND = {
         ],
         dict(costs=("v2", "v3")),
     ),
+    "turned by nothing, of other strides": (
+        ["x0 = randn(1, (3, 2, 3)).mT.requires_grad_()"],
+        ["v1 = torch.rot90(x0, 0)", "v2 = v1.reshape(-1)"],
+        dict(costs=("v2",)),
+    ),
     "an error of torch's type": (
         ["x0 = randn(1, (1, 1, 4)).requires_grad_()", "x1 = randn(2, (1, 1, 2))"],
         ["v2 = torch.conv1d(x0, x1, stride=2, padding='same')"],
@@ -327,6 +332,11 @@ KNOWN = {
         ["x0 = randn(1, (1, 2, 4))", "x1 = randn(2, (1, 2, 2)).requires_grad_()"],
         ["v2 = F.avg_pool1d(x0.requires_grad_(), 2, 2)", "v2.copy_(x1)", "v2.unsqueeze_(0)"],
         dict(costs=("v2",)),
+    ),
+    "detached in place after it was saved": (
+        ["x0 = randn(1, (1, 1)).requires_grad_()"],
+        ["v1 = x0.prod(0)", "v2 = v1 @ x0", "v1.detach_()"],
+        dict(costs=("v2",), second=True),
     ),
     "poisson_nll_loss with a target below 0": (
         ["x0 = randn(12, ())", "x1 = (-rand(2, ())).requires_grad_()"],

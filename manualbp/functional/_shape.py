@@ -118,8 +118,10 @@ def rot90(input: Tensor, k: int = 1, dims: Sequence[int] = (0, 1)) -> Tensor:
     first, second = dims
     if (first - second) % max(input.dim(), 1) == 0:
         raise RuntimeError(f"rot90: dims has to name two axes, got {first} and {second}")
+    if k % 4 == 0:
+        return flip(input.contiguous(), ())  # torch's is contiguous, whatever its input is
     if k % 2 == 0:
-        return flip(input, (first, second) if k % 4 else ())
+        return flip(input, (first, second))
     return flip(input, (second if k % 4 == 1 else first,)).transpose(first, second)
 
 
