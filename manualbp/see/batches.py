@@ -15,7 +15,7 @@ from manualbp.conversion.interception import intercept
 from manualbp.conversion.modules import convert, revert
 from manualbp.conversion.report import coverage
 from manualbp.core.graph import formula_of, name_of, nodes
-from manualbp.core.module_paths import paths
+from manualbp.functional._override import by_formula
 from manualbp.tape import Tape
 from manualbp.tape.backward import run_rules
 from manualbp.tape.tape import TapeError, may_stand_between
@@ -37,29 +37,24 @@ class Pass:
     def __init__(self, model: nn.Module, x: Any, y: Any, cost: Cost, *, keep: bool = False) -> None:
         self.count = check(model, x, y, cost)
         self.model, self.x, self.y, self.cost = model, x, y, cost
-        self.names = {id(p): name for name, p in model.named_parameters()}
-        with (
-            as_before(model),
-            recurrent_by_formula(model),
-            Tape(keep=keep) as self.tape,
-            intercept(),
-        ):
+        modules = [*model.named_modules()]
+        _check_normalization(modules)
+        self.modules = [m for _, m in modules]
+        self.parameters: dict[str, nn.Parameter] = {}
+        self.names: dict[int, str] = {}
+        for path, module in modules:  # named_parameters() takes twice as long
+            for name, p in module._parameters.items():
+                if p is not None and id(p) not in self.names:
+                    self.names[id(p)] = name = f"{path}.{name}" if path else name
+                    self.parameters[name] = p
+        # Not intercept, whose hooks on all modules take as long as small layers do.
+        with self.as_before(), Tape(keep=keep) as self.tape, by_formula():
             try:
-                self._output = _call(model, x)
-                leaves, self._spec = tree_flatten(self._output)
-                self._leaves: list[Any] = leaves
-                self.places = [
-                    i for i, t in enumerate(leaves) if isinstance(t, Tensor) and t.requires_grad
-                ]
-                self.outputs: list[Tensor] = [leaves[i] for i in self.places]
-                self.numbers = [self.tape.number(t) for t in self.outputs]
-                self.length = len(self.tape)
-                self.value = cost(self._output, y)
-                if isinstance(self.value, Tensor) and self.value.requires_grad:
-                    self.tape.number(self.value)
+                self._run()
             except TapeError as error:
                 raise self._foreign(error) from error
-            self._check_history()
+            if not all(isinstance(leaf, Tensor) for leaf in self.tape._leaves):
+                self._check_history()
         if not isinstance(self.value, Tensor):
             raise TypeError(
                 f"cost: expected it to return a tensor, got {type(self.value).__name__}"
@@ -70,6 +65,19 @@ class Pass:
                 f"{tuple(self.value.shape)}: let it return a mean or a sum"
             )
 
+    def _run(self) -> None:
+        output = _call(self.model, self.x)
+        self._leaves, self._spec = tree_flatten(output)
+        self.places = [
+            i for i, t in enumerate(self._leaves) if isinstance(t, Tensor) and t.requires_grad
+        ]
+        self.outputs: list[Tensor] = [self._leaves[i] for i in self.places]
+        self.numbers = [self.tape.number(t) for t in self.outputs]
+        self.length = len(self.tape)
+        self.value = self.cost(output, self.y)
+        if isinstance(self.value, Tensor) and self.value.requires_grad:
+            self.tape.number(self.value)
+
     def _check_history(self) -> None:
         """Raise where a value has been through torch's own derivative before it met a formula.
 
@@ -77,14 +85,13 @@ class Pass:
         that it takes has a history.
         """
         edges = [leaf.node for leaf in self.tape._leaves if not isinstance(leaf, Tensor)]
-        path_of, foreign = paths() if edges else str, []
+        foreign = []
         for node in nodes(*edges):
             own = (
                 hasattr(node, "variable") or formula_of(node) is not None or may_stand_between(node)
             )
             if not own and any(before is None for before, _ in node.next_functions):
-                path = path_of(node)
-                foreign.append(f"{name_of(node)} in {path}" if path else name_of(node))
+                foreign.append(name_of(node))
         if foreign:
             raise _no_formula_of(foreign)
         if any(number < 0 for number in self.numbers):
@@ -98,18 +105,46 @@ class Pass:
             return error
         return _no_formula_of([f"{s.name} in {s.path}" if s.path else s.name for s in found])
 
+    @contextmanager
+    def as_before(self) -> Iterator[None]:
+        """What a forward pass changes is afterwards as it was: buffers, and random numbers.
+
+        Inside, modules have copies of their buffers, because a value put back is another version;
+        and recurrent layers, which interception alone does not reach, are converted.
+        """
+        buffers = [(m._buffers, {**m._buffers}) for m in self.modules if m._buffers]
+        for own, before in buffers:
+            own.update({name: None if b is None else b.clone() for name, b in before.items()})
+        scaled = []
+        converted: list[nn.Module] = []
+        for m in self.modules:
+            if isinstance(m, _EMBEDDINGS) and m.max_norm is not None:
+                scaled.append((m.weight, m.weight.detach().clone()))
+            elif isinstance(m, nn.RNNBase) and convert(m).converted:
+                converted.append(m)
+        random = torch.get_rng_state()
+        devices = {p.device for p in self.parameters.values() if p.is_cuda}
+        on_devices = {d: torch.cuda.get_rng_state(d) for d in devices}
+        try:
+            yield
+        finally:
+            torch.set_rng_state(random)
+            for device, state in on_devices.items():
+                torch.cuda.set_rng_state(state, device)
+            for own, before in buffers:
+                own.update(before)
+            for weight, was in scaled:
+                weight.data.copy_(was)
+            for m in converted:
+                revert(m)
+
     # ------------------------------------------------------------ where the examples lie
 
     def axes(self) -> list[int]:
         """The axis of the examples in each output: that of length 1 for one example."""
         if self.count == 1:
             return [0] * len(self.outputs)
-        with (
-            as_before(self.model),
-            recurrent_by_formula(self.model),
-            torch.enable_grad(),
-            intercept(),
-        ):
+        with self.as_before(), torch.enable_grad(), by_formula():
             alone = tree_flatten(_call(self.model, _part(self.x, slice(0, 1))))[0]
         found = []
         for place, output in zip(self.places, self.outputs, strict=True):
@@ -160,7 +195,7 @@ class Pass:
             return value.reshape(())
 
         targets = [others[i] for i in along]
-        with intercept():
+        with by_formula():
             try:
                 vmap: Any = torch.func.vmap
                 own_gradient = torch.func.grad(own)
@@ -226,6 +261,9 @@ class Pass:
         return float(self.count) if reduction in ("mean", "batchmean") else None
 
 
+_EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+
+
 def _no_formula_of(steps: Sequence[str]) -> TapeError:
     return TapeError(
         f"model: manualbp has no formula of {', '.join(dict.fromkeys(steps))}: use a function that "
@@ -248,48 +286,7 @@ def _part(x: Any, part: slice | Tensor) -> Any:
     return tree_map(lambda t: t[part] if isinstance(t, Tensor) else t, x)
 
 
-# ------------------------------------------------------------------------------ the model as before
-
-
-@contextmanager
-def recurrent_by_formula(model: nn.Module) -> Iterator[None]:
-    """Convert the recurrent layers inside the block, which interception alone does not reach."""
-    layers = [m for m in model.modules() if isinstance(m, nn.RNNBase)]
-    converted = [m for m in layers if convert(m).converted]
-    try:
-        yield
-    finally:
-        for layer in converted:
-            revert(layer)
-
-
-@contextmanager
-def as_before(model: nn.Module) -> Iterator[None]:
-    """What a forward pass changes is afterwards as it was: buffers, and random numbers.
-
-    Inside, modules have copies of their buffers, because a value put back is another version.
-    """
-    buffers = [(m._buffers, dict(m._buffers)) for m in model.modules() if m._buffers]
-    for own, before in buffers:
-        own.update({name: None if b is None else b.clone() for name, b in before.items()})
-    scaled = [
-        (m.weight, m.weight.detach().clone())
-        for m in model.modules()
-        if isinstance(m, (nn.Embedding, nn.EmbeddingBag)) and m.max_norm is not None
-    ]
-    random = torch.get_rng_state()
-    devices = {p.device for p in model.parameters() if p.is_cuda}
-    on_devices = {d: torch.cuda.get_rng_state(d) for d in devices}
-    try:
-        yield
-    finally:
-        torch.set_rng_state(random)
-        for device, state in on_devices.items():
-            torch.cuda.set_rng_state(state, device)
-        for own, before in buffers:
-            own.update(before)
-        for weight, was in scaled:
-            weight.data.copy_(was)
+# ------------------------------------------------------------------------------- what is given
 
 
 def check(model: Any, x: Any, y: Any, cost: Any) -> int:
@@ -320,7 +317,11 @@ def check(model: Any, x: Any, y: Any, cost: Any) -> int:
     (count,) = lengths
     if not count:
         raise ValueError("x: expected one example or more along axis 0, got none")
-    for name, module in model.named_modules():
+    return count
+
+
+def _check_normalization(modules: Sequence[tuple[str, nn.Module]]) -> None:
+    for name, module in modules:
         if isinstance(module, _BatchNorm) and (module.training or module.running_mean is None):
             kind = type(module).__name__
             raise ValueError(
@@ -328,4 +329,3 @@ def check(model: Any, x: Any, y: Any, cost: Any) -> int:
                 f"so no example has a gradient alone: call model.eval(), which takes the running "
                 f"ones, or use GroupNorm"
             )
-    return count

@@ -154,11 +154,9 @@ def names_behind(found: Pass, source: int) -> list[str]:
 def beyond(found: Pass, arrived: dict[int, Tensor], batched: bool) -> Iterator[tuple[str, Tensor]]:
     """Carry on by autograd what arrives at views of parameters, and whatever was made of them."""
     edges = [s for s in arrived if s < 0 and name_of_leaf(found, s) is None]
-    parameters = {id(p): p for p in found.model.parameters()}
-    named = {name: parameters[i] for i, name in found.names.items()}
     for s in edges:
         edge, names = found.tape._leaves[-1 - s], names_behind(found, s)
-        behind = [named[name] for name in names]
+        behind = [found.parameters[name] for name in names]
 
         def one(
             g: Tensor, edge: Any = edge, behind: Any = behind, batched: bool = False
