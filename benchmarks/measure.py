@@ -12,10 +12,13 @@ import torch
 
 
 def in_turn(
-    candidates: Mapping[str, Callable[[], object]], rounds: int = 15, seconds: float = 0.05
+    candidates: Mapping[str, Callable[[], object]],
+    rounds: int = 15,
+    seconds: float = 0.05,
+    clock: Callable[[], float] = timeit.default_timer,
 ) -> dict[str, list[float]]:
     """Seconds a call of each candidate, one figure a round."""
-    timers = {name: timeit.Timer(function) for name, function in candidates.items()}
+    timers = {name: timeit.Timer(function, timer=clock) for name, function in candidates.items()}
     calls = {}
     for name, timer in timers.items():
         timer.timeit(3)

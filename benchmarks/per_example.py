@@ -14,6 +14,7 @@ import re
 import statistics
 import subprocess
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -68,7 +69,9 @@ class Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.before(x)
-        q, k, v = (f(h).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.q, self.k, self.v))
+        q, k, v = (
+            f(h).unflatten(-1, (self.heads, -1)).transpose(1, 2) for f in (self.q, self.k, self.v)
+        )
         scores = (q @ k.transpose(-2, -1)) * (q.shape[-1] ** -0.5)
         x = x + self.o((scores.softmax(-1) @ v).transpose(1, 2).flatten(2))
         return x + self.narrow(F.gelu(self.wide(self.after(x))))
@@ -308,7 +311,8 @@ def report(rounds: int, only: str) -> str:
             continue
         held = memory(network)
         for kind, names, runs in zip(rows, (GRADS, NORMS), ways(network), strict=True):
-            figures = in_turn(runs, rounds)
+            # Of the processor, because in one thread that is the time of the call alone.
+            figures = in_turn(runs, rounds, clock=time.process_time)
             middle = {name: statistics.median(f) for name, f in figures.items()}
             plain = middle.pop(ORDINARY)
             best = min(middle, key=lambda name: middle[name])
@@ -331,22 +335,27 @@ def report(rounds: int, only: str) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few rounds, printed")
+    parser.add_argument("--rounds", type=int, default=11)
     parser.add_argument("--only", default="", help="networks whose name contains this, printed")
     parser.add_argument("--memory-of", help="one network, as its own process")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
     if options.memory_of:
         gradients, squares = ways(options.memory_of)
         kinds = {"gradients": gradients, "norms": squares}
         print(json.dumps({k: {n: peak(run) for n, run in v.items()} for k, v in kinds.items()}))
         return
-    text = report(3 if options.quick else 11, options.only)
+    text = report(3 if options.quick else options.rounds, options.only)
     if options.quick or options.only:
         return
     page = PAGE.read_text(encoding="utf-8")
     start, end = "<!-- measured -->\n", "<!-- end of what is measured -->"
     before, after = page.split(start)[0], page.split(end)[1]
-    PAGE.write_text(f"{before}{start}\n{machine()}.\n\n{text}\n\n{end}{after}", encoding="utf-8")
+    PAGE.write_text(
+        f"{before}{start}\n{machine()}. Medians of {options.rounds} rounds.\n\n{text}\n\n{end}{after}",
+        encoding="utf-8",
+    )
 
 
 if __name__ == "__main__":

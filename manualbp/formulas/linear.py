@@ -54,6 +54,10 @@ class Linear(Formula):
     def example_bias(delta: Tensor) -> Tensor:
         return rows_of_examples(delta).sum(1)
 
+    @staticmethod
+    def square_bias(delta: Tensor) -> Tensor:
+        return _square(delta if delta.shape[1] == 1 else rows_of_examples(delta).sum(1))
+
 
 class Bilinear(Formula):
     """zₙₒ = aₙᵀ Wₒ a′ₙ + bₒ
@@ -129,10 +133,15 @@ def squares_of_products(delta: Tensor, a: Tensor) -> Tensor:
     """‖Σₜ δₜ aₜᵀ‖² of each example, by Σₛₜ (δₛ · δₜ) (aₛ · aₜ) where these numbers are fewer."""
     rows, i, j = delta.shape[1], delta.shape[2], a.shape[2]
     if rows == 1:
-        return delta.square().sum((1, 2)) * a.square().sum((1, 2))
+        return _square(delta) * _square(a)
     if rows * (i + j) <= i * j:
         return ((delta @ delta.mT) * (a @ a.mT)).sum((1, 2))
     return (delta.mT @ a).square().sum((1, 2))
+
+
+def _square(t: Tensor) -> Tensor:
+    """‖·‖² of each example."""
+    return torch.linalg.vector_norm(t.flatten(1), dim=1).square()
 
 
 def _bilinear(input1: Tensor, input2: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

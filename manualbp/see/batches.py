@@ -48,7 +48,7 @@ class Pass:
                     self.names[id(p)] = name = f"{path}.{name}" if path else name
                     self.parameters[name] = p
         # Not intercept, whose hooks on all modules take as long as small layers do.
-        with self.as_before(), Tape(keep=keep) as self.tape, by_formula():
+        with self.as_before(), Tape(keep=keep) as self.tape:
             try:
                 self._run()
             except TapeError as error:
@@ -66,7 +66,9 @@ class Pass:
             )
 
     def _run(self) -> None:
-        output = _call(self.model, self.x)
+        given = _given(self.x)
+        with by_formula():
+            output = self.model(*given)
         self._leaves, self._spec = tree_flatten(output)
         self.places = [
             i for i, t in enumerate(self._leaves) if isinstance(t, Tensor) and t.requires_grad
@@ -74,7 +76,8 @@ class Pass:
         self.outputs: list[Tensor] = [self._leaves[i] for i in self.places]
         self.numbers = [self.tape.number(t) for t in self.outputs]
         self.length = len(self.tape)
-        self.value = self.cost(output, self.y)
+        with by_formula():
+            self.value = self.cost(output, self.y)
         if isinstance(self.value, Tensor) and self.value.requires_grad:
             self.tape.number(self.value)
 
@@ -100,7 +103,7 @@ class Pass:
     def _foreign(self, error: TapeError) -> TapeError:
         """The error of a tape at one step, as one that names all steps without a formula."""
         with torch.enable_grad(), intercept():
-            found = coverage(self.cost(_call(self.model, self.x), self.y), self.model).foreign
+            found = coverage(self.cost(self.model(*_given(self.x)), self.y), self.model).foreign
         if not found:
             return error
         return _no_formula_of([f"{s.name} in {s.path}" if s.path else s.name for s in found])
@@ -145,7 +148,7 @@ class Pass:
         if self.count == 1:
             return [0] * len(self.outputs)
         with self.as_before(), torch.enable_grad(), by_formula():
-            alone = tree_flatten(_call(self.model, _part(self.x, slice(0, 1))))[0]
+            alone = tree_flatten(self.model(*_given(_part(self.x, slice(0, 1)))))[0]
         found = []
         for place, output in zip(self.places, self.outputs, strict=True):
             one = alone[place].shape if place < len(alone) else ()
@@ -277,9 +280,12 @@ def _same(a: Tensor, b: Tensor) -> bool:
     )
 
 
-def _call(model: nn.Module, x: Any) -> Any:
+def _given(x: Any) -> tuple[Any, ...]:
+    """The arguments of the model."""
+    if isinstance(x, Tensor):
+        return (x.detach(),)
     given = tree_map(lambda t: t.detach() if isinstance(t, Tensor) else t, x)
-    return model(*given) if isinstance(x, tuple) else model(given)
+    return given if isinstance(x, tuple) else (given,)
 
 
 def _part(x: Any, part: slice | Tensor) -> Any:

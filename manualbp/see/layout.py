@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -93,7 +94,7 @@ class Layout:
             )
             return t.masked_fill(none, 0)
         if self.outer == self.inner == 1:
-            return t.movedim(axis, 0).unsqueeze(axis + 1)
+            return (t.movedim(axis, 0) if axis else t).unsqueeze(axis + 1)
         blocks = torch.unflatten(t, axis, (self.outer, self.count, self.inner)).movedim(axis + 1, 0)
         return blocks.flatten(axis + 1, axis + 2)
 
@@ -111,6 +112,9 @@ class Layout:
             along[self.index[there]] = each[there]
         return along.reshape(-1, *[1] * (len(shape) - 1 - self.axis))
 
+
+#: those that are equal are one object, so that what is laid out by it is remembered
+_regular = lru_cache(maxsize=4096)(Layout)
 
 ALONE = Layout(-1, 1, 1, 1, 1)
 
@@ -131,7 +135,7 @@ def find(labels: Tensor, count: int) -> tuple[Layout | None, bool]:
             continue
         if length % count == 0:
             for inner in _divisors(length // count):
-                layout = Layout(axis, length, length // count // inner, count, inner)
+                layout = _regular(axis, length, length // count // inner, count, inner)
                 pattern = layout.labels(labels.shape[: axis + 1], labels.device)
                 if bool(((last == NOBODY) | (last == pattern)).all()):
                     found.append(layout)

@@ -129,12 +129,11 @@ def _squares(
         found_squares = way.squares(values)
         if found_squares is None:
             shape, _ = metadata(found.tape, way.source)
-            found_squares = torch.cat(
-                [
-                    _square(way.gradients(values, shape, found.count, part))
-                    for part in way.parts(values, found.count, shape)
-                ]
-            )
+            some = [
+                _square(way.gradients(values, shape, found.count, part))
+                for part in way.parts(values, found.count, shape)
+            ]
+            found_squares = some[0] if len(some) == 1 else torch.cat(some)
         squares[name] = found_squares
 
     with torch.no_grad():
