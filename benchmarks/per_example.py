@@ -17,6 +17,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -36,7 +37,7 @@ Call = Callable[[], object]
 
 def dense(*widths: int) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for a, b in zip(widths, widths[1:], strict=False):
+    for a, b in pairwise(widths):
         layers += [nn.Linear(a, b), nn.Sigmoid()]
     return nn.Sequential(*layers)
 
@@ -255,11 +256,12 @@ def made(network: str, way: Callable[..., Call], expected: dict[str, Tensor] | N
     return run
 
 
-def ways(network: str) -> tuple[dict[str, Call], dict[str, Call]]:
+def ways(network: str, check: bool = True) -> tuple[dict[str, Call], dict[str, Call]]:
     torch.manual_seed(0)
-    expected = loop(*NETWORKS[network]())()
+    expected = loop(*NETWORKS[network]())() if check else None
     gradients = {name: made(network, way, expected) for name, way in GRADS.items()}
-    sizes = norms_of(expected)
+    sizes = norms_of(expected) if expected is not None else None
+    del expected
     squares = {name: made(network, way, sizes) for name, way in NORMS.items()}
     torch.manual_seed(0)
     plain = {ORDINARY: ordinary(*NETWORKS[network]())}
@@ -291,7 +293,10 @@ def peak(run: Call) -> float:
 
 def memory(network: str) -> dict[str, dict[str, float]]:
     """In a process of its own, whose allocator gives everything back."""
-    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+    environment = os.environ | {
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+    }
     command = [sys.executable, __file__, "--memory-of", network]
     run = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
     return json.loads(run.stdout.splitlines()[-1])
@@ -342,7 +347,7 @@ def main() -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     if options.memory_of:
-        gradients, squares = ways(options.memory_of)
+        gradients, squares = ways(options.memory_of, check=False)
         kinds = {"gradients": gradients, "norms": squares}
         print(json.dumps({k: {n: peak(run) for n, run in v.items()} for k, v in kinds.items()}))
         return
@@ -352,10 +357,8 @@ def main() -> None:
     page = PAGE.read_text(encoding="utf-8")
     start, end = "<!-- measured -->\n", "<!-- end of what is measured -->"
     before, after = page.split(start)[0], page.split(end)[1]
-    PAGE.write_text(
-        f"{before}{start}\n{machine()}. Medians of {options.rounds} rounds.\n\n{text}\n\n{end}{after}",
-        encoding="utf-8",
-    )
+    head = f"{start}\n{machine()}. Medians of {options.rounds} rounds."
+    PAGE.write_text(f"{before}{head}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 if __name__ == "__main__":

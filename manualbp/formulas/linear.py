@@ -56,7 +56,8 @@ class Linear(Formula):
 
     @staticmethod
     def square_bias(delta: Tensor) -> Tensor:
-        return _square(delta if delta.shape[1] == 1 else rows_of_examples(delta).sum(1))
+        delta = rows_of_examples(delta)
+        return _square(delta if delta.shape[1] == 1 else delta.sum(1))
 
 
 class Bilinear(Formula):

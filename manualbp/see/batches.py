@@ -48,13 +48,14 @@ class Pass:
                     self.names[id(p)] = name = f"{path}.{name}" if path else name
                     self.parameters[name] = p
         # Not intercept, whose hooks on all modules take as long as small layers do.
-        with self.as_before(), Tape(keep=keep) as self.tape:
+        with self.as_before():
             try:
-                self._run()
+                with Tape(keep=keep) as self.tape:
+                    self._run()
             except TapeError as error:
                 raise self._foreign(error) from error
-            if not all(isinstance(leaf, Tensor) for leaf in self.tape._leaves):
-                self._check_history()
+        if not all(isinstance(leaf, Tensor) for leaf in self.tape._leaves):
+            self._check_history()
         if not isinstance(self.value, Tensor):
             raise TypeError(
                 f"cost: expected it to return a tensor, got {type(self.value).__name__}"
@@ -144,11 +145,13 @@ class Pass:
     # ------------------------------------------------------------ where the examples lie
 
     def axes(self) -> list[int]:
-        """The axis of the examples in each output: that of length 1 for one example."""
+        """The axis of the examples in each output, whose length changes with their number."""
         if self.count == 1:
             return [0] * len(self.outputs)
         with self.as_before(), torch.enable_grad(), by_formula():
-            alone = tree_flatten(self.model(*_given(_part(self.x, slice(0, 1)))))[0]
+            # Two, where there are more: of one alone BatchNorm has no variance, and raises.
+            few = 2 if self.count > 2 else 1
+            alone = tree_flatten(self.model(*_given(_part(self.x, slice(0, few)))))[0]
         found = []
         for place, output in zip(self.places, self.outputs, strict=True):
             one = alone[place].shape if place < len(alone) else ()
@@ -156,12 +159,12 @@ class Pass:
             if (
                 len(one) != output.dim()
                 or len(differ) != 1
-                or (output.shape[differ[0]], one[differ[0]]) != (self.count, 1)
+                or (output.shape[differ[0]], one[differ[0]]) != (self.count, few)
             ):
                 raise ValueError(
                     f"model: expected an output with an axis for the examples, got the shape "
-                    f"{tuple(output.shape)} for {self.count} of them and {tuple(one)} for one: let "
-                    f"the cost reshape it"
+                    f"{tuple(output.shape)} for {self.count} of them and {tuple(one)} for {few}: "
+                    f"let the cost reshape it"
                 )
             found += differ
         return found
