@@ -54,7 +54,7 @@ def test_formulas_pass_a_strict_type_checker(tmp_path: Path) -> None:
     pytest.importorskip("mypy")
     blocks = [code for page in RUN for code, _ in snippets(page)]
     stated = [b for b in blocks if re.search(r"^class \w+\(manualbp", b, re.M)]
-    assert len(stated) == 3
+    assert len(stated) == 4
     file = tmp_path / "snippets.py"
     names = "import torch\nimport manualbp\nfrom torch import Tensor\n"
     file.write_text(names + "\n".join(stated), encoding="utf-8")

@@ -59,7 +59,10 @@ class Way:
         ]
         needs = tuple(i == self.at for i in range(len(values.formula.derivation.arguments)))
         found = each(values, needs, apart)[self.at]
-        return which.new_zeros((len(which), *shape)) if found is None else sum_to(found, shape)
+        if found is not None:
+            return sum_to(found, shape)
+        like = next(g for g in values.incoming if g is not None)
+        return like.new_zeros((len(which), *shape))
 
     def parts(self, values: Values, count: int, shape: torch.Size | None = None) -> Iterator[slice]:
         """A few examples at a time, where all of them would take much memory.
