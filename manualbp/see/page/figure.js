@@ -227,7 +227,7 @@ function canvasOf({ width, height }) {
   const canvas = $("wires"), fine = Math.min(3, window.devicePixelRatio || 1), w = Math.round(width * fine), h = Math.round(height * fine);
   if (canvas.width !== w || canvas.height !== h) Object.assign(canvas, { width: w, height: h });
   Object.assign(canvas.style, { width: `${width}px`, height: `${height}px` });
-  const context = canvas.getContext("2d");
+  const context = canvas.getContext("2d", { willReadFrequently: true }); // in memory: lines alone change
   context.setTransform(fine, 0, 0, fine, 0, 0);
   context.clearRect(0, 0, width, height);
   return context;

@@ -9,11 +9,13 @@ function draw() {
   drawCost();
   drawTime();
 }
-let written = 0; // the link, after the page has been painted
+// The link is written once the page rests: a browser takes long for it, and refuses many at once.
+let written = 0;
+const REST = 150;
 function moved() {
   draw();
   clearTimeout(written);
-  written = setTimeout(() => history.replaceState(null, "", link()));
+  written = setTimeout(() => history.replaceState(null, "", link()), REST);
 }
 
 // ---------------------------------------------------------------- steps
