@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from importlib import import_module
 from inspect import Parameter, getdoc, signature
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 import docstring_parser
 from jsonargparse import ArgumentParser
@@ -151,11 +151,18 @@ def _parser_of(name: str, command: Command) -> ArgumentParser:
             if isinstance(parameter.default, tuple):
                 given |= {"action": "append", "default": []}
             else:
-                given |= {"type": hints[parameter.name]}
+                given |= {"type": _without_none(hints[parameter.name])}
         short = [SHORT[parameter.name]] if parameter.name in SHORT else []
-        parser.add_argument(*short, f"--{parameter.name}", **given)
+        # Without what keeps a name apart from a word of Python: class_ is --class.
+        option = parameter.name.removesuffix("_")
+        parser.add_argument(*short, f"--{option}", dest=parameter.name, **given)
     parser.usage = " ".join(usage)
     return parser
+
+
+def _without_none(hint: Any) -> Any:
+    """The type of what is written, where nothing stands for None."""
+    return next((each for each in get_args(hint) if each is not type(None)), hint)
 
 
 def _first_line(command: Command) -> str:
@@ -186,7 +193,7 @@ def _mended(message: str, known: Iterable[str]) -> str:
     """What jsonargparse says, and what may have been meant."""
     message = " ".join(message.split())
     if found := re.match(r'Parser key "(\w+)": (.*)', message):
-        message = f"--{found[1]}: {found[2]}"
+        message = f"--{found[1].removesuffix('_')}: {found[2]}"
     message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message)
     unknown = re.search(r"[Uu]nrecognized arguments: (\S+)|invalid choice: '([^']*)'", message)
     if unknown is None:

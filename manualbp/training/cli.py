@@ -110,18 +110,27 @@ class CLI(LightningCLI):
                 self.console.test_line(results[0]["test_accuracy"], int(examples))
         if trainer.logger and trainer.log_dir and not self.config.trainer.fast_dev_run:
             say(f"run           {shorten(trainer.log_dir)}  (configuration, metrics, checkpoints)")
-        say(f"next          {self.next_command(trainer)}")
+        first, *others = self.next_commands(trainer)
+        say(f"next          {first}")
+        for other in others:
+            say(f"              {other}")
         return 0
 
-    def next_command(self, trainer: pl.Trainer) -> str:
-        """The page of this run, where there is one to show."""
+    def next_commands(self, trainer: pl.Trainer) -> list[str]:
+        """What can be seen of this run, where there is a checkpoint to show."""
         checkpoint = getattr(trainer.checkpoint_callback, "dirpath", None)
-        if checkpoint and trainer.log_dir and any(Path(checkpoint).glob("*.ckpt")):
-            folder = Path(shorten(trainer.log_dir))
-            # The latest run in runs/ is found without a name.
-            name = "" if folder.parts[:1] == ("runs",) else f" {shlex.quote(str(folder))}"
-            return f"python -m manualbp report{name}  (see it step backwards)"
-        return "python train.py --help"
+        if not (checkpoint and trainer.log_dir and any(Path(checkpoint).glob("*.ckpt"))):
+            return ["python train.py --help"]
+        folder = Path(shorten(trainer.log_dir))
+        # The latest run in runs/ is found without a name.
+        name = "" if folder.parts[:1] == ("runs",) else f" {shlex.quote(str(folder))}"
+        answers = {"report": "see it step backwards", "vanishing": "which layer loses δ"}
+        answers["trace"] = "every layer's values and gradients"
+        width = max(map(len, answers))
+        return [
+            f"python -m manualbp {command:{width}}{name}  ({about})"
+            for command, about in answers.items()
+        ]
 
     def resume_command(self) -> str:
         parts = ["python", "train.py"]
