@@ -5,6 +5,7 @@ python benchmarks/page.py
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import statistics
@@ -34,6 +35,7 @@ NETWORKS = {
 
 #: what is done, in the page; `i` counts the rounds
 ACTIONS = {
+    "nothing: what a frame and its measurement take": "0",
     "a step forwards or backwards": "click(i % 2 ? 'step-back' : 'step-forward')",
     "the nudge's slider moves": "slide('nudge', Math.sin(i))",
     "another weight": "line(i)",
@@ -115,7 +117,8 @@ def measure() -> str:
     how = (
         "Processor time of the page's main thread from the event to the painted frame: script, "
         f"style, layout and paint; {ROUNDS} times each, in Chromium {version} without a GPU, "
-        "1600 × 1000, 50 digits: `python benchmarks/page.py`."
+        f"1600 × 1000, 50 digits: `python benchmarks/page.py`. {os.cpu_count()} cores, load average "
+        f"{os.getloadavg()[0]:.1f}."
     )
     return f"{table(head, rows)}\n\n{how}"
 
