@@ -117,8 +117,8 @@ def measure() -> str:
     how = (
         "Processor time of the page's main thread from the event to the painted frame: script, "
         f"style, layout and paint; {ROUNDS} times each, in Chromium {version} without a GPU, "
-        f"1600 × 1000, 50 digits: `python benchmarks/page.py`. {os.cpu_count()} cores, load average "
-        f"{os.getloadavg()[0]:.1f}."
+        "1600 × 1000, 50 digits: `python benchmarks/page.py`. "
+        f"{os.cpu_count()} cores, load average {os.getloadavg()[0]:.1f}."
     )
     return f"{table(head, rows)}\n\n{how}"
 
