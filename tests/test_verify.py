@@ -305,6 +305,15 @@ def test_a_report_says_it_in_every_form():
     assert {c["name"] for c in told["checks"]} >= {"central differences", "repeated runs"}
 
 
+def test_torch_compile_may_be_left_out():
+    x, net = torch.randn(4, 3), nn.Sequential(manualbp.nn.Linear(3, 2))
+    for given in ((formulas.Tanh, x), (net, x)):
+        for compile in (True, False):
+            report = manualbp.verify(*given, compile=compile)
+            assert report.ok
+            assert any(c.name == "torch.compile" for c in report.checks) is compile
+
+
 def test_a_right_one_raises_nothing():
     report = manualbp.verify(torch.tanh, torch.randn(3, 2))
     assert report

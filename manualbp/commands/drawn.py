@@ -69,16 +69,11 @@ def verify_sample(formula: type[Formula], seed: int, compiled: bool = True) -> R
         return Report(formula.__name__, checks=[Check("gradients", skipped=skipped)])
     surrogate = samples.surrogate(formula)
     try:
-        if compiled:
-            return verify(formula, *arguments, surrogate=surrogate, progress=False)
-        with torch.compiler.set_stance("force_eager"):
-            report = verify(formula, *arguments, surrogate=surrogate, progress=False)
+        return verify(formula, *arguments, surrogate=surrogate, progress=False, compile=compiled)
     except Exception as error:
         raise UserError(
             f"{formula.__name__} could not be run on the arguments of seed {seed}: {told(error)}"
         ) from error
-    report.checks = [check for check in report.checks if check.name != "torch.compile"]
-    return report
 
 
 def _by_processes(keys: Sequence[Key], jobs: int, first: int) -> Iterator[tuple[Key, Report]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,6 +49,7 @@ def verify(
     reference: Callable[..., Any] | None = None,
     surrogate: Callable[..., Any] | None = None,
     progress: bool | None = None,
+    compile: bool = True,
 ) -> Report:
     """Whether the backward pass of ``f`` is the derivative of its forward pass.
 
@@ -70,6 +72,7 @@ def verify(
             the backward pass is held: ``lambda x: x`` for a straight-through estimator.
         progress: whether a bar shows the layers of a model, where rich is installed; None: on a
             terminal.
+        compile: whether torch.compile is tried too, which takes as long as all other checks.
 
     Returns:
         A :class:`manualbp.verification.Report`: ``assert manualbp.verify(f, x)`` passes if and
@@ -84,10 +87,10 @@ def verify(
         # What is compared with another function is compared as a whole.
         whole = reference is not None or surrogate is not None
         if isinstance(f, nn.Module) and not whole and (cost is not None or has_layers(f)):
-            return verify_model(f, inputs, cost, progress, _examine)
+            return verify_model(f, inputs, cost, progress, partial(_examine, compile=compile))
         subject = Subject(f, inputs, cost)
         report = Report(subject.name)
-        examination = examine(subject, surrogate=surrogate, reference=reference)
+        examination = examine(subject, surrogate=surrogate, reference=reference, compile=compile)
         report.findings = in_order(examination.findings)
         report.checks = list(examination.checks.values())
         return report
@@ -104,6 +107,7 @@ def examine(
     surrogate: Callable[..., Any] | None = None,
     reference: Callable[..., Any] | None = None,
     thorough: bool = True,
+    compile: bool = True,
 ) -> Examination:
     """Make the checks of one subject."""
     examination = Examination(subject, path, surrogate, thorough)
@@ -113,6 +117,8 @@ def examine(
         for check in checks:
             if examination.stopped:
                 break
+            if check is further.compiled and not compile:
+                continue
             if examination.failed and check not in (*OF_WRONG_ONES, *QUICK[:1]):
                 every = len(examination.accused) == len(subject.slots) or not examination.accused
                 if every or check in further.CHECKS:
@@ -125,8 +131,8 @@ def examine(
     return examination
 
 
-def _examine(subject: Subject, path: str, thorough: bool) -> Examination:
-    return examine(subject, path, thorough=thorough)
+def _examine(subject: Subject, path: str, thorough: bool, *, compile: bool) -> Examination:
+    return examine(subject, path, thorough=thorough, compile=compile)
 
 
 def _settle_dtype(ex: Examination) -> None:
