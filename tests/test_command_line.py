@@ -245,6 +245,7 @@ def test_a_wrong_one_among_several_is_told_with_its_seed(run):
     assert "1 of 2 are not right: Linear; " in out.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_the_same_seed_draws_the_same(run):
     first, again, other = (
         json.loads(run(f"verify ours.py:Doubled --input 3 --input 3 --json --seed {seed}")[1])
@@ -499,6 +500,7 @@ def test_without_a_command_it_prints_the_help(run):
     assert run("") == run("--help")
 
 
+@pytest.mark.slow
 def test_on_a_terminal_it_has_colours_and_a_bar_and_keeps_to_the_width(run, monkeypatch):
     monkeypatch.setenv("FORCE_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "60")

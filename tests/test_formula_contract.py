@@ -662,6 +662,7 @@ def test_inplace(name, options):
 sizes = st.integers(0, 4)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60, derandomize=True)
 @given(st.lists(sizes, max_size=3), sizes, sizes, st.booleans())
 def test_linear_of_every_shape(batch, inputs, outputs, bias):

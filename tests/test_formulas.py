@@ -3,6 +3,7 @@
 from itertools import product
 
 import pytest
+import torch
 from cases import CASES, Case
 from conftest import is_quick
 from properties import (
@@ -48,9 +49,9 @@ def applies(case: Case, holds) -> bool:
 
 
 def pytest_generate_tests(metafunc):
-    quick = is_quick(metafunc.config)
-    rows = []
-    for case, holds in product(CASES, PROPERTIES):
+    quick, rows = is_quick(metafunc.config), []
+    here = [p for p in PROPERTIES if not quick or p is not on_cuda or torch.cuda.is_available()]
+    for case, holds in product(CASES, here):
         if applies(case, holds) and not ((slow := is_slow(case, holds)) and quick):
             marks = [pytest.mark.slow] * slow + [pytest.mark.cuda] * (holds is on_cuda)
             rows.append(pytest.param(case, holds, id=f"{holds.__name__}-{case}", marks=marks))

@@ -105,6 +105,7 @@ def test_gradients_of_several_outputs_may_be_missing() -> None:
     assert found == {(False, True, False), (True, True, False), (False, True, True)}
 
 
+@pytest.mark.slow
 def test_what_fails_is_shrunk() -> None:
     wide = simplest(tensors(shapes(0, 3)), lambda t: t.dim() > 0 and t.shape[-1] > 2)
     assert wide is not None and wide.shape == (3,) and wide.is_contiguous()
@@ -166,6 +167,7 @@ def test_a_fault_is_found_shrunk_and_printed(capsys: pytest.CaptureFixture[str])
     assert capsys.readouterr().out.startswith(fault.verdict)
 
 
+@pytest.mark.slow
 def test_right_formulas_have_none_and_the_seed_says_which_calls() -> None:
     seen: list[list[str]] = []
     for seed in (1, 1, 2):

@@ -287,6 +287,7 @@ def test_the_document_network_on_a_hundred_digits():
         assert_close(mine.grad, other.grad, rtol=1e-12, atol=1e-15)
 
 
+@pytest.mark.slow
 def test_compiled_and_per_example_gradients_of_a_network():
     """A whole network under torch.compile, and vmap(grad) of it through functional_call."""
     net, x = document_network(nn), torch.rand(3, 784).double()

@@ -84,6 +84,7 @@ def test_snapshots_are_those_of_the_same_network_once_each(folder):
     assert [each.steps for each in run.snapshots] == [100, 200, 300]
 
 
+@pytest.mark.slow
 def test_examples_are_those_of_the_run_s_own_split(folder):
     from manualbp.training.data import MNISTDataModule
 

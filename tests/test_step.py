@@ -337,6 +337,7 @@ def test_attributes_of_the_criterion():
 SCALE = 1.0
 
 
+@pytest.mark.slow
 def test_what_a_function_reads_from_outside():
     global SCALE
     xs, ys = batches(5)
@@ -478,6 +479,7 @@ def test_a_changed_program_is_found_again():
     assert sum(step._traced.values()) == 2
 
 
+@pytest.mark.slow
 def test_what_changes_at_each_step_is_told_once():
     net = network()
     step = compile_step(
@@ -576,6 +578,7 @@ def test_inputs_that_it_refuses():
         step(x, y)
 
 
+@pytest.mark.slow
 def test_hooks_that_it_would_not_call():
     (x,), (y,) = batches(1)
     for before in (True, False):

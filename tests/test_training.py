@@ -109,6 +109,7 @@ def test_a_value_wins_wherever_it_stands(files):
     assert split_configs(["--a", "1", *files, "--b=2"]) == (files, ["--a", "1", "--b=2"])
 
 
+@pytest.mark.slow
 def test_a_value_given_on_the_command_line_wins(run):
     status, out, _ = run("--model.cost", "cross_entropy", "--model.output_activation", "identity")
     assert status == 0 and "∂C/∂z = g (p Σₖ qₖ − q) / n" in out
@@ -323,6 +324,7 @@ def test_a_program_takes_every_form_of_targets(run, cost):
     assert run(*args)[::2] == (0, "")
 
 
+@pytest.mark.slow
 def test_what_lightning_limits_is_counted_in_steps(run, tmp_path):
     engine = ["--model.engine", "step"]
     assert run(*SHORT, *engine, "--trainer.max_steps", "130", tiny=False)[::2] == (0, "")
@@ -356,6 +358,7 @@ def test_an_optimizer_without_a_program_is_refused():
         engine.ProgramStep(net, nn.SquaredError(), torch.optim.Adagrad(net.parameters()))
 
 
+@pytest.mark.slow
 def test_without_a_compiler_one_line_says_so(run, monkeypatch, tmp_path):
     def broken(*_, **__):
         raise RuntimeError("no C++ compiler here\nand a long story")
