@@ -703,11 +703,14 @@ def agree(ours, theirs, leaves):
     assert_close(found, torch.autograd.grad(twin, leaves, g), equal_nan=True, **SHARP)
 
 
-@pytest.mark.parametrize("one", ["weight", "bias"])
-def test_batch_norm_reads_no_memory_behind_its_arguments(one):
-    given = {"weight": None, "bias": None, one: torch.ones(1)}
-    with pytest.raises(RuntimeError, match=f"{one} should contain 3 elements not 1"):
-        formulas.BatchNorm.apply(torch.zeros(2, 3, 4), *given.values(), None, None, 0.1, 1e-5)
+@pytest.mark.parametrize("one", ["weight", "bias", "running_mean", "running_var"])
+@pytest.mark.parametrize("count", [2, 4])
+def test_batch_norm_reads_no_memory_behind_its_arguments(one, count):
+    """Nor does it write there: torch's kernel does not ask how many numbers there are."""
+    names = ("weight", "bias", "running_mean", "running_var")
+    given = dict.fromkeys(names) | {one: torch.ones(count)}
+    with pytest.raises(RuntimeError, match=f"{one} should contain 3 elements not"):
+        formulas.BatchNorm.apply(torch.zeros(2, 3, 4), *given.values(), 0.1, 1e-5)
 
 
 @pytest.mark.parametrize(

@@ -61,10 +61,10 @@ class BatchNorm(_Normalization, _Running):
         if input.numel() == 0:  # torch's kernel raises, but its batch_norm accepts this
             nothing = input.new_zeros(input.shape[1])
             return torch.empty_like(input), nothing, nothing.clone()
-        check_channels(input, weight=weight, bias=bias)
         running = [running_mean, running_var]
         # For instance_norm the channels of all examples are channels here, each with statistics.
         each = [t if t is None else _repeated(t, input.shape[1]) for t in running]
+        check_channels(input, weight=weight, bias=bias, running_mean=each[0], running_var=each[1])
         output, mean, rstd = torch.native_batch_norm(
             input, weight, bias, each[0], each[1], True, momentum, eps
         )
