@@ -70,7 +70,9 @@ class Pass:
         given = _given(self.x)
         with by_formula():
             output = self.model(*given)
-        self._leaves, self._spec = tree_flatten(output)
+        self._leaves, self._spec = (
+            ([output], _ONE) if isinstance(output, Tensor) else tree_flatten(output)
+        )
         self.places = [
             i for i, t in enumerate(self._leaves) if isinstance(t, Tensor) and t.requires_grad
         ]
@@ -268,6 +270,8 @@ class Pass:
 
 
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+#: how torch notes a tensor that stands in no container
+_ONE: TreeSpec = tree_flatten(0)[1]
 
 
 def _no_formula_of(steps: Sequence[str]) -> TapeError:
@@ -313,6 +317,9 @@ def check(model: Any, x: Any, y: Any, cost: Any) -> int:
             f"cost: expected a function of the model's output and y, such as "
             f"torch.nn.CrossEntropyLoss(), got {type(cost).__name__}"
         )
+    if isinstance(x, Tensor) and isinstance(y, Tensor) and x.dim() and y.dim():
+        if len(x) == len(y) != 0:
+            return len(x)
     of_x, of_y = ([t for t in tree_flatten(v)[0] if isinstance(t, Tensor)] for v in (x, y))
     if not of_x:
         raise TypeError(f"x: expected a tensor, got {type(x).__name__}")

@@ -105,7 +105,7 @@ def _gradients(found: Pass, way: Way, values: Values) -> Tensor:
     result: Tensor | None = None
     for part in way.parts(values, found.count):
         gradients = way.gradients(values, shape, found.count, part)
-        if part == ALL:
+        if part is ALL:
             return gradients
         if result is None:
             result = gradients.new_empty((found.count, *shape), dtype=dtype)

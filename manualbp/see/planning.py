@@ -112,11 +112,13 @@ class _Planner:
     def _way(self, i: int, at: int, argument: str, source: int) -> Way:
         formula, labels = self.tape._formulas[i], self.labels[i]
         if hasattr(formula, f"grad_{argument}"):  # which none of any number of tensors has
-            if rule(formula, "example", argument) is not None:
+            example = rule(formula, "example", argument)
+            if example is not None:
                 layout = self._layout(i, first_of(formula, argument))
                 values = self._values(i)[0]
                 if layout is not None and fits(formula, argument, values, layout):
-                    return Way(i, at, argument, source, "rule", layout)
+                    square = rule(formula, "square", argument)
+                    return Way(i, at, argument, source, "rule", layout, (), example, square)
             if formula.broadcasts:
                 layout = self._layout(i, f"grad_{argument}")
                 shape, _ = metadata(self.tape, source)

@@ -150,13 +150,13 @@ def fits(formula: Any, argument: str, values: Values, layout: Layout) -> bool:
 
 
 def arguments(
-    formula: Any, kind: str, argument: str, values: Values, layout: Layout, part: slice
+    method: Callable[..., Tensor], argument: str, values: Values, layout: Layout, part: slice
 ) -> list[Any]:
-    """What the rule ``kind`` is called with for the examples of ``part``."""
+    """What a rule for examples is called with, for those of ``part``."""
     found = []
-    for name in parameters(getattr(formula, f"{kind}_{argument}")):
+    for name in parameters(method):
         value = values(name) if name == argument else values.by_example(name, layout)
-        if isinstance(value, Tensor) and name != argument and part != ALL:
+        if part is not ALL and isinstance(value, Tensor) and name != argument:
             value = value[part]
         found.append(value)
     return found

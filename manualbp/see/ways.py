@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from manualbp.see.layout import Layout
-from manualbp.see.rules import ALL, Values, arguments, rule, sum_to
+from manualbp.see.rules import ALL, Values, arguments, sum_to
 
 #: numbers of a tensor that are laid out at once, 8 MB in single precision
 PART = 1 << 21
@@ -38,13 +38,16 @@ class Way:
     layout: Layout | None = None
     #: whose each number of the arriving gradients is, where they are told apart by zeros
     labels: tuple[Tensor | None, ...] = ()
+    #: the formula's rules for examples, and for the squares of their norms
+    example: Callable[..., Tensor] | None = None
+    square: Callable[..., Tensor] | None = None
 
     def gradients(self, values: Values, shape: torch.Size, count: int, part: slice) -> Tensor:
         """Those of the examples of ``part``: (m, \\*shape)."""
         if self.kind == "rule":
             assert self.layout is not None
-            given = arguments(values.formula, "example", self.argument, values, self.layout, part)
-            return getattr(values.formula, f"example_{self.argument}")(*given)
+            assert self.example is not None
+            return self.example(*arguments(self.example, self.argument, values, self.layout, part))
         if self.kind == "sum":
             assert self.layout is not None
             return sum_to(values.by_example(f"grad_{self.argument}", self.layout)[part], shape)
@@ -71,9 +74,9 @@ class Way:
         """
         if self.kind == "rule":
             assert self.layout is not None
-            given = arguments(values.formula, "example", self.argument, values, self.layout, ALL)
-            names = [t.numel() for t in given if isinstance(t, Tensor)]
-            total = max(names)
+            assert self.example is not None
+            given = arguments(self.example, self.argument, values, self.layout, ALL)
+            total = max(t.numel() for t in given if isinstance(t, Tensor))
         else:
             each_one = 1 if self.kind == "sum" else count
             total = each_one * sum(g.numel() for g in values.incoming if g is not None)
@@ -82,12 +85,9 @@ class Way:
 
     def squares(self, values: Values) -> Tensor | None:
         """The squares of their norms, where the formula states a rule for that."""
-        square = None
-        if self.kind == "rule" and self.layout is not None:
-            square = rule(values.formula, "square", self.argument)
-        if square is None or self.layout is None:
+        if self.square is None or self.layout is None:
             return None
-        return square(*arguments(values.formula, "square", self.argument, values, self.layout, ALL))
+        return self.square(*arguments(self.square, self.argument, values, self.layout, ALL))
 
 
 def _apart(g: Tensor, labels: Tensor, which: Tensor) -> Tensor:
