@@ -51,12 +51,17 @@ def lenet() -> nn.Sequential:
 
 
 def resnet18() -> nn.Module:
-    from torchvision.models import resnet18
+    from torchvision.models.resnet import BasicBlock, ResNet
 
-    net = resnet18(num_classes=10, norm_layer=lambda channels: nn.GroupNorm(16, channels))
-    for module in net.modules():
-        if isinstance(module, nn.ReLU):
-            module.inplace = False  # which Opacus refuses
+    class Residual(BasicBlock):
+        """Its sum is not in place, which Opacus refuses."""
+
+        def forward(self, x: Tensor) -> Tensor:
+            y = self.bn2(self.conv2(F.relu(self.bn1(self.conv1(x)))))
+            return F.relu(y + (x if self.downsample is None else self.downsample(x)))
+
+    net = ResNet(Residual, [2, 2, 2, 2], 10, norm_layer=lambda width: nn.GroupNorm(16, width))
+    net.relu = nn.ReLU()
     return net
 
 
@@ -309,15 +314,16 @@ def cell(seconds: float | None, best: bool, mib: float | None) -> str:
     return text if mib is None else f"{text}, {mib:.0f} MiB"
 
 
-def report(rounds: int, only: str) -> str:
-    rows: dict[str, list[list[str]]] = {"gradients": [], "norms": []}
+def report(rounds: int, only: str) -> dict[str, dict[str, list[str]]]:
+    """The row of each network in each table."""
+    rows: dict[str, dict[str, list[str]]] = {"gradients": {}, "norms": {}}
     for network in NETWORKS:
         if only and only not in network:
             continue
         held = memory(network)
         for kind, names, runs in zip(rows, (GRADS, NORMS), ways(network), strict=True):
             # Of the processor, because in one thread that is the time of the call alone.
-            figures = in_turn(runs, rounds, clock=time.process_time)
+            figures = in_turn(runs, rounds, seconds=0.03, clock=time.process_time)
             middle = {name: statistics.median(f) for name, f in figures.items()}
             plain = middle.pop(ORDINARY)
             best = min(middle, key=lambda name: middle[name])
@@ -328,20 +334,38 @@ def report(rounds: int, only: str) -> str:
             row = [network, duration(plain)]
             row += [cell(middle.get(n), n == best, held[kind].get(n)) for n in names]
             row += [f"{statistics.median(ahead):.2f}", f"{statistics.median(ratios):.2f}"]
-            rows[kind].append(row)
+            rows[kind][network] = row
             print("  ".join(row), flush=True)
+    return rows
+
+
+def write(rows: dict[str, dict[str, list[str]]], rounds: int) -> None:
+    """Into the page, where the rows of other networks stay."""
+    page = PAGE.read_text(encoding="utf-8")
+    start, end = "<!-- measured -->\n", "<!-- end of what is measured -->"
+    before, rest = page.split(start)
+    old, after = rest.split(end)
+    known: dict[str, dict[str, list[str]]] = {"gradients": {}, "norms": {}}
+    for line in old.splitlines():
+        cells = [c.strip() for c in line.strip("|").split("|")]
+        if cells[0] in known:
+            kind = cells[0]
+        elif cells[0] in NETWORKS:
+            known[kind][cells[0]] = cells
     tables = []
     for kind, names in zip(rows, (GRADS, NORMS), strict=True):
         head = [kind, ORDINARY, *names, "best other / manualbp", "manualbp / forward and backward"]
-        tables.append(table(head, rows[kind]))
-    return "\n\n".join(tables)
+        both = known[kind] | rows[kind]
+        tables.append(table(head, [both[n] for n in NETWORKS if n in both]))
+    text = "\n\n".join([f"{machine()}. Medians of {rounds} rounds.", *tables])
+    PAGE.write_text(f"{before}{start}\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="a few rounds, printed")
     parser.add_argument("--rounds", type=int, default=11)
-    parser.add_argument("--only", default="", help="networks whose name contains this, printed")
+    parser.add_argument("--only", default="", help="networks whose name contains this")
     parser.add_argument("--memory-of", help="one network, as its own process")
     options = parser.parse_args()
     warnings.simplefilter("ignore")
@@ -351,14 +375,10 @@ def main() -> None:
         kinds = {"gradients": gradients, "norms": squares}
         print(json.dumps({k: {n: peak(run) for n, run in v.items()} for k, v in kinds.items()}))
         return
-    text = report(3 if options.quick else options.rounds, options.only)
-    if options.quick or options.only:
-        return
-    page = PAGE.read_text(encoding="utf-8")
-    start, end = "<!-- measured -->\n", "<!-- end of what is measured -->"
-    before, after = page.split(start)[0], page.split(end)[1]
-    head = f"{start}\n{machine()}. Medians of {options.rounds} rounds."
-    PAGE.write_text(f"{before}{head}\n\n{text}\n\n{end}{after}", encoding="utf-8")
+    rounds = 3 if options.quick else options.rounds
+    rows = report(rounds, options.only)
+    if not options.quick:
+        write(rows, rounds)
 
 
 if __name__ == "__main__":

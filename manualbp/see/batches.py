@@ -271,7 +271,7 @@ class Pass:
 
 _EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
 #: how torch notes a tensor that stands in no container
-_ONE: TreeSpec = tree_flatten(0)[1]
+_ONE = tree_flatten(0)[1]
 
 
 def _no_formula_of(steps: Sequence[str]) -> TapeError:
