@@ -70,6 +70,7 @@ class Pass:
         given = _given(self.x)
         with by_formula():
             output = self.model(*given)
+        self._leaves: list[Any]
         self._leaves, self._spec = (
             ([output], _ONE) if isinstance(output, Tensor) else tree_flatten(output)
         )
