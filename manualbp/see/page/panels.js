@@ -140,7 +140,7 @@ function drawTug([l, j, k]) {
   const classes = Array.from({ length: state.net[LAST].to }, () => []);
   pulls.forEach((pull, i) => classes[DIGITS[i].label]?.push(pull));
   const means = classes.map((own) => (own.length ? sum(own) / own.length : 0)), most = Math.max(...means.map(Math.abs), 1e-300);
-  fill($("mean"), `mean over ${pulls.length} digits ${over(C, wOf(l + 1, `${j},${k}`))} = ${n(mean, "w")}${sizes ? `: ${percent(1 - Math.abs(sum(pulls)) / sizes)} of their pulls cancels` : ""}`);
+  fill($("mean"), `mean over ${pulls.length} digits ${over(C, wOf(l + 1, `${j},${k}`))} = ${n(mean, "w")}${sizes ? `: ${percent(1 - Math.abs(sum(pulls)) / sizes)} of their pulls cancel` : ""}`);
   const bars = means.map((v, c) => (classes[c].length ? `<div class="tug${c === DIGITS[state.example].label ? " mine" : ""}"><span>${c}</span><span class="track"><span class="${v > 0 ? "down" : "up"}" style="--size:${((50 * Math.abs(v)) / most).toFixed(1)}%"></span></span><span class="n">${num(-v)}</span></div>` : "")).join("");
   fill($("tug"), `<div class="tug-head" aria-hidden="true"><span></span><span class="track-head"><span>← smaller</span><span>larger →</span></span><span>−gradient</span></div>${bars}`);
   const order = pulls.map((_, i) => i).sort((one, other) => pulls[one] - pulls[other]);

@@ -6,8 +6,11 @@ const KINDS = { f4: Float32Array, f8: Float64Array, u1: Uint8Array };
 
 /** Numbers from base64, as doubles. */
 function decode({ kind, data, scale = 1 }) {
-  const bytes = Uint8Array.from(atob(data), (c) => c.charCodeAt(0));
-  return Float64Array.from(new KINDS[kind](bytes.buffer), (v) => v / scale);
+  const text = atob(data), bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  const numbers = new Float64Array(new KINDS[kind](bytes.buffer));
+  if (scale !== 1) for (let i = 0; i < numbers.length; i++) numbers[i] /= scale;
+  return numbers;
 }
 
 const makeNet = (layers) => layers.map((layer, l) => ({
