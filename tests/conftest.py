@@ -22,8 +22,9 @@ for devices in (torch.cuda, torch.mtia, torch.xpu):
     if not devices.is_available():
         devices.manual_seed_all = lambda seed: None
 
-#: what `-m "not slow"` leaves out whole: torch's tables, and what holds every layer, option and
-#: optimizer to torch's once more, after the tests of its own file
+#: what `-m "not slow"` leaves out whole: torch's tables, what holds every layer, option and
+#: optimizer to torch's once more, after the tests of its own file, and what trains by Lightning,
+#: which takes 3 s of each worker to import
 SLOW = {
     "test_autocast",
     "test_compile",
@@ -31,6 +32,7 @@ SLOW = {
     "test_step_table",
     "test_targets",
     "test_torch_tables",
+    "test_training",
     "test_twins",
     "test_zoo",
 }
@@ -72,17 +74,15 @@ ONE_IN = {
         "test_gradients_equal_a_loop_over_the_examples": 2,
         "test_norms_are_those_of_the_gradients": 4,
     },
+    "test_nudge": {"test_predictions_are_gradients_and_tangents_of_torch": 3},
     "test_samples": {
         "test_gradients_along_a_direction_are_those_of_central_differences": 6,
         "test_shapes_and_strides_differ": 6,
         "test_within_fifty_seeds_every_option_is_met": 6,
     },
+    "test_seeing_commands": {"test_mistakes_are_one_line_and_status_2": 4},
     "test_step": {"test_it_is_the_optimizers_own_step": 4, "test_precision_of_the_update": 4},
     "test_tape": {"test_to_the_last_bit": 4},
-    "test_training": {
-        "test_a_program_takes_every_form_of_targets": 3,
-        "test_what_only_autograd_does_is_refused_by_the_others": 2,
-    },
     "test_verify": {"test_some_of_both": 5},
     "test_why": {"test_every_parameter_can_be_explained": 3, "test_the_chain_holds": 3},
 }
