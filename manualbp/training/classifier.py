@@ -124,10 +124,15 @@ class LitClassifier(pl.LightningModule):
         self.costs.append(cost.detach().reshape(1))
         return cost
 
+    @staticmethod
+    def loads_stacked_batches(batch: Batch) -> bool:
+        """Whether the loader gave several batches along a first axis."""
+        return batch[1].dim() > 1
+
     def _train_batches(self, batch: Batch, batch_idx: int) -> None:
         """A step for each batch; the loader may give several batches along a first axis."""
         images, labels = batch
-        if labels.dim() == 1:
+        if not self.loads_stacked_batches(batch):
             images, labels = images.unsqueeze(0), labels.unsqueeze(0)
         schedulers = self.lr_schedulers() or []
         schedulers = schedulers if isinstance(schedulers, list) else [schedulers]
