@@ -269,7 +269,7 @@ def test_processes_find_what_one_finds(monkeypatch):
 NOT_RUN = {
     "verfy": "there is no command verfy; near to it: verify",
     "zzz": "there is no command zzz; python -m manualbp --help lists them",
-    "verify --inptu 3": "there is no option --inptu; near to it: --input",
+    "verify --inptu 3": "there is no option --inptu; near to it: --input…",
     "verify Linear --seed x": "--seed: Expected a int. Got value: x",
     "verify Linear --samples 0": "--samples and --jobs are at least 1",
     "verify Linear --input": "argument --input: expected one argument",

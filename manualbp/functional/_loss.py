@@ -143,7 +143,7 @@ def gaussian_nll_loss(
     check_reduction(reduction)
     if isinstance(var, float):
         # One number, of the dtype that ``var * torch.ones_like(input)`` has in torch's.
-        dtype = torch.result_type(input, var)
+        dtype = input.dtype if input.is_floating_point() else torch.get_default_dtype()
         var = input.new_full((1,) * input.dim(), _not_negative(var), dtype=dtype)
     else:
         if not is_compiling() and not transforms_active():
