@@ -8,6 +8,7 @@ import math
 import re
 import sys
 from itertools import pairwise
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,11 +16,14 @@ import pytest
 import torch
 from networks import network
 from torch import Tensor, nn
+from trained import save, stored
 
 import manualbp
-from manualbp import plots
+from manualbp import __main__, plots
+from manualbp.commands._plot import KINDS, _parsed
 from manualbp.see.plots import style
 
+ROOT = Path(__file__).resolve().parents[1]
 matplotlib = pytest.importorskip("matplotlib")
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt  # noqa: E402
@@ -403,3 +407,101 @@ def test_numbers_are_written_as_people_write_them() -> None:
     assert style.column([0.0012, -0.0005], "+") == (["+1.20", "−0.50"], -3)
     assert style.sizes([0.5, None, 2.0]) == ["0.500", "", "2.00"]
     assert style.sizes([1e-9, 2.0, 0.0]) == ["1.00 × 10⁻⁹", "2.00 × 10⁰", "0"]
+
+
+# ------------------------------------------------------------------------------- the command
+
+
+@pytest.fixture
+def call(tmp_path, monkeypatch, capsys) -> Any:
+    """Runs ``python -m manualbp plot`` where there is a run: exit status, output and errors."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "runs/small/version_0"
+    save(folder / "checkpoints/best.ckpt", stored(1, 0.9), 0)
+    rows = ["delta/1,delta/4,epoch,val_cost", "0.5,0.25,0,1.5", "0.25,0.25,1,1.0"]
+    (folder / "metrics.csv").write_text("\n".join(rows))
+
+    def run(command: str) -> tuple[int, str, str]:
+        status = __main__.main(["plot", *command.split()])
+        return (status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "neuron 3",
+        "small paths 2 5 --example 1",
+        "runs/small vanishing --split val",
+        "nudge 1.weight 3 407 --by 0.01",
+        "cosines",
+        "small deltas",
+    ],
+)
+def test_the_command_writes_each_picture(call, tmp_path, command) -> None:
+    status, out, err = call(f"{command} --examples 12 -o new/picture.svg")
+    assert (status, err) == (0, "")
+    assert out.startswith("new/picture.svg  ") and "784-6-10 tanh, sigmoid · mse" in out
+    assert (tmp_path / "new/picture.svg").read_text().startswith("<?xml")
+    assert ("deltas" in command) != (" examples" in out)
+
+
+MISTAKES = {
+    "": "which picture? neuron, paths, vanishing, nudge, cosines, deltas; as in: plot neuron 3",
+    "small": "which picture of small? neuron, paths, vanishing, nudge, cosines, deltas",
+    "nueron": "which picture of nueron? …; near to it: neuron",
+    "small pahts 2 5": "there is no picture pahts; near to it: paths",
+    "small zzz": "there is no picture zzz; neuron, paths, …",
+    "neuron": "neuron: expected it as in: plot neuron 3",
+    "vanishing 3": "vanishing 3: expected it as in: plot vanishing",
+    "paths 2 x": "paths 2 x: expected whole numbers, as in: plot paths 2 5",
+    "neuron 6": "neuron of runs/small/version_0: unit: layer 1 has neurons 0 to 5, got 6",
+    "paths 9 5": "paths of runs/small/version_0: '9' is no layer that ran; …",
+    "nudge 1.wieght 0 0": "nudge of …: '1.wieght' is no parameter; near to it: 1.weight…",
+    "nudge 1.weight 0 0 --by 0": "nudge of …: by: expected a positive number, got 0.0",
+    "deltas -o a.jpg": "--output a.jpg: expected a name that ends in .png, .svg, .pdf; got .jpg",
+    "cosines --examples 0": "--examples is at least 1, got 0",
+    "vanishing --split all": "split is train, val or test, got 'all'",
+    "other vanishing": "there is no run other; near to it: …",
+}
+
+
+@pytest.mark.parametrize("command", MISTAKES)
+def test_a_mistake_is_one_line_that_says_what_to_do(call, command) -> None:
+    status, out, err = call(command)
+    said = ".*".join(re.escape(part) for part in MISTAKES[command].split("…"))
+    assert (status, out) == (2, "")
+    assert re.fullmatch(f"error: {said}\n", err), err
+
+
+def test_the_command_says_what_is_missing(call, monkeypatch, tmp_path) -> None:
+    def missing() -> Any:
+        raise style.MissingMatplotlib
+
+    monkeypatch.setattr("manualbp.commands._plot.pyplot", missing)
+    message = "error: plots need matplotlib: pip install 'manualbp[viz]'\n"
+    assert call("vanishing") == (2, "", message)
+    monkeypatch.undo()
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs/small/version_0/metrics.csv").unlink()
+    status, _, err = call("small deltas")
+    assert status == 2 and err.endswith("No such file or directory; the run logged no metrics\n")
+    wide = stored(1, 0.9, layers=[5, 6, 10])
+    save(tmp_path / "runs/wide/version_0/checkpoints/best.ckpt", wide, 0)
+    status, _, err = call("wide neuron 0")
+    assert status == 2 and "takes 5 inputs, and a digit has 784 pixels; what can be" in err
+
+
+PAGE = (ROOT / "docs/plots.md").read_text(encoding="utf-8")
+SHOWN = re.findall(
+    r"^\$ python -m manualbp plot (.*) -o docs/(.*)\n```\n\n!\[[^\]]+\]\((.*)\)", PAGE, re.M
+)
+
+
+def test_each_picture_of_the_page_stands_below_the_command_that_makes_it() -> None:
+    assert all(target == picture for _, target, picture in SHOWN)
+    assert [picture for *_, picture in SHOWN] == re.findall(r"\]\((.*\.png)\)", PAGE)
+    assert {kind for command, *_ in SHOWN for kind in command.split()[:1]} == {*KINDS}
+    for command, *_ in SHOWN:  # as the command takes it
+        _parsed(command.partition(" -")[0].split())

@@ -102,7 +102,7 @@ def deltas(run: Trained, *, ax: Axes | None = None) -> Axes:
 
     Args:
         run: whose ``metrics`` are drawn, those called ``delta/…``: ‖∂C₀/∂z‖, the mean over the
-            examples of validation.
+            first batch of validation.
         ax: where to draw.
 
     Raises:
@@ -130,7 +130,7 @@ def deltas(run: Trained, *, ax: Axes | None = None) -> Axes:
         style.title(
             ax,
             "δ of each layer through training",
-            "‖δ‖ = ‖∂C₀/∂z‖ of one example, mean over validation; the last layer is next to C",
+            "‖δ‖ = ‖∂C₀/∂z‖ of one example, mean over a batch of validation",
         )
     return ax
 

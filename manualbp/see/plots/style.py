@@ -27,6 +27,8 @@ SUFFIXES = (".png", ".svg", ".pdf")
 
 RC = {
     "figure.facecolor": "white",
+    "figure.constrained_layout.w_pad": 0.12,
+    "figure.constrained_layout.h_pad": 0.1,
     "axes.facecolor": "white",
     "font.family": "DejaVu Sans",  # has σ, ∂, ‖ and ₙ, and digits of one width
     "font.size": 10,
