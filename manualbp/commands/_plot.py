@@ -31,7 +31,7 @@ def plot(
     output: str = "",
     examples: int = 200,
     split: str = "train",
-    example: int = -1,
+    example: int | None = None,
     by: float = 0.1,
 ) -> int:
     """A picture of what is inside a run's backward pass.
@@ -45,11 +45,11 @@ def plot(
       deltas                 δ of each layer through training
 
     Args:
-        output (FILE): .png, .svg or .pdf; KIND.png, if none is named
-        examples (N): how many, the first of the split
+        output (FILE): .png, .svg or .pdf; without it KIND.png
+        examples (N): how many: the first ones
         split (NAME): of which examples: train, val or test
-        example (N): of paths, the one that is meant; else the mean
-        by (STEP): of nudge, how far the weight moves to each side
+        example (I): of paths: those of that example, from 0, not their mean
+        by (STEP): of nudge: how far the weight moves to each side
     """
     name, kind, where = _parsed(words)
     try:
@@ -60,7 +60,7 @@ def plot(
     except ValueError as error:
         raise UserError(f"--output {error}") from None
     run = load_run(name)
-    draw = _Drawing(run, examples, split, None if example < 0 else example, by)
+    draw = _Drawing(run, examples, split, example, by)
     try:
         axes = getattr(draw, kind)(*where)
         plots.save(axes, file)

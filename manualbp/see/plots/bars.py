@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from manualbp.see.pathways import Path, Paths
+from manualbp.see.pathways import Path, Paths, WeightPaths
 from manualbp.see.plots import style
 from manualbp.see.vanishing import Step, Vanishing
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 MOST = 24
 
 
-def paths(found: Paths, *, ax: Axes | None = None) -> Axes:
+def paths(found: Paths | WeightPaths, *, ax: Axes | None = None) -> Axes:
     """Over which paths an activation acts on C: bars that begin where the last one ended.
 
     ::

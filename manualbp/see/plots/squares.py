@@ -256,12 +256,12 @@ def _block_means(ax: Axes, means: Tensor, ends: list[int]) -> None:
             if math.isnan(value) or narrow:
                 continue
             x, y = (ends[j] + ends[j + 1]) / 2, (ends[i] + ends[i + 1]) / 2
-            if i == j:  # in the upper right half of its block
-                x += (ends[j + 1] - ends[j]) / 6
-                y -= (ends[i + 1] - ends[i]) / 4
+            side = "center"
+            if i == j:  # in the upper right corner, above the diagonal
+                x, y, side = ends[j + 1] - 0.006 * ends[-1], ends[i] + (y - ends[i]) / 2, "right"
             colour = "white" if abs(value) > 0.55 else style.INK
             text = style.signed(f"{value:+.2f}") if abs(value) >= 0.005 else "0.00"
-            ax.text(x, y, text, ha="center", va="center", color=colour, fontsize=8.5)
+            ax.text(x, y, text, ha=side, va="center", color=colour, fontsize=8.5)
 
 
 def _scale(ax: Axes) -> None:

@@ -174,7 +174,7 @@ def column(values: Sequence[float | None], sign: str = "") -> tuple[list[str], i
     finite = [abs(v) for v in values if v is not None and math.isfinite(v)]
     largest = max(finite, default=0.0)
     exponent = math.floor(math.log10(largest)) if largest else 0
-    shared = exponent if not -2 <= exponent <= 4 else 0
+    shared = exponent if not -1 <= exponent <= 4 else 0
     decimals = max(0, 2 - (exponent - shared))
     cells = ["" if v is None else f"{v / 10**shared:{sign}.{decimals}f}" for v in values]
     zero = f"{0:.{decimals}f}"
