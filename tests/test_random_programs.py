@@ -24,6 +24,20 @@ def test_every_function_of_the_table_can_be_drawn():
 
 #: programs that once went wrong: leaves, calls, the costs
 FOUND = {
+    "a number from a source with an axis": (
+        ["x0 = randn(1, ()).requires_grad_()", "x1 = randn(2, (1,)).requires_grad_()"],
+        [
+            "v2 = x0.index_copy(0, torch.tensor([0]), x1)",
+            "v3 = x0.index_add(0, torch.tensor([0]), x1)",
+            "v4 = v2 + v3",
+        ],
+        dict(costs=("v4",)),
+    ),
+    "a second derivative of logit, where it is clamped from 0": (
+        ["x0 = rand(1, (3,)).requires_grad_()"],
+        ["v1 = F.relu(x0 - 0.5)", "v2 = v1.logit(0.1)"],
+        dict(costs=("v2",), second=True),
+    ),
     "a margin of nothing": (
         ["x0 = randn(1, (2, 1, 2)).requires_grad_()"],
         ["v1 = F.pad(x0, (0, 0), 'circular')"],

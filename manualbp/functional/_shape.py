@@ -316,17 +316,22 @@ def index_add(
     input: Tensor, dim: int, index: Tensor, source: Tensor, *, alpha: float = 1
 ) -> Tensor:
     """``input`` with ``alpha`` times ``source`` added at ``index`` along ``dim``."""
-    return formulas.IndexAdd.apply(input, dim, _with_axis(index), source, alpha)
+    return formulas.IndexAdd.apply(input, dim, _with_axis(index), _as_number(source, input), alpha)
 
 
 def index_copy(input: Tensor, dim: int, index: Tensor, source: Tensor) -> Tensor:
     """``input`` with ``source`` at ``index`` along ``dim``."""
-    return formulas.IndexCopy.apply(input, dim, _with_axis(index), source)
+    return formulas.IndexCopy.apply(input, dim, _with_axis(index), _as_number(source, input))
 
 
 def index_fill(input: Tensor, dim: int, index: Tensor, value: Tensor | float) -> Tensor:
     """``input`` with one number at ``index`` along ``dim``."""
     return formulas.IndexFill.apply(input, dim, _with_axis(index), value)
+
+
+def _as_number(source: Tensor, input: Tensor) -> Tensor:
+    """``source`` without an axis, where ``input`` has none and torch takes a source of one."""
+    return source.reshape(()) if source.shape == (1,) and not input.dim() else source
 
 
 def _with_axis(index: Tensor) -> Tensor:
