@@ -33,9 +33,9 @@ FOUND = {
         ],
         dict(costs=("v4",)),
     ),
-    "a second derivative of logit, where it is clamped from 0": (
-        ["x0 = rand(1, (3,)).requires_grad_()"],
-        ["v1 = F.relu(x0 - 0.5)", "v2 = v1.logit(0.1)"],
+    "a gradient of nan at a distance of 0": (
+        ["x0 = randn(1, (2, 3, 1)).requires_grad_()"],
+        ["v1 = torch.cdist(x0, x0, p=1.5)", "v2 = v1.logit(0.1)"],
         dict(costs=("v2",), second=True),
     ),
     "a margin of nothing": (

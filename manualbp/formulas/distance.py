@@ -153,9 +153,10 @@ def _times_slope(g: Tensor, d: Tensor, norm: Tensor, p: float) -> Tensor:
         return g * d.sign() * (largest / largest.sum(-1, keepdim=True))
     nowhere, norm = norm == 0, norm.masked_fill(norm == 0, 1)
     if p == 2:
-        return g * (d / norm).masked_fill(nowhere, 0)
+        return (g * (d / norm)).masked_fill(nowhere, 0)
     # For p < 2 a power of 0 is ∞, and times sign d = 0 it would be nan.
-    return g * d.sign() * (d.abs().masked_fill(d == 0, 1) / norm) ** (p - 1)
+    slope = d.sign() * (d.abs().masked_fill(d == 0, 1) / norm) ** (p - 1)
+    return (g * slope).masked_fill(nowhere, 0)
 
 
 def _by_products(x1: Tensor, x2: Tensor, p: float, compute_mode: str) -> bool:
