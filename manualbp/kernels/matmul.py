@@ -45,11 +45,9 @@ def product(a: Tensor, b: Tensor) -> Tensor:
 
 def large(a: Tensor, columns: int) -> bool:
     """Whether oneDNN is faster for a product of ``a`` and a matrix of so many columns."""
-    return (
-        not modes.is_compiling()  # a compiler would guard on the size
-        and a.numel() * columns >= LARGE
-        and _mkl_is_slow()
-    )
+    products = a.numel() * columns
+    # A symbolic size is no int, and a compiler would guard on it.
+    return type(products) is int and products >= LARGE and _mkl_is_slow()
 
 
 def _one_dtype(*tensors: Tensor | None) -> bool:

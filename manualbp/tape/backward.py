@@ -82,7 +82,7 @@ def _straight_line_code(tape: Any, start: int) -> tuple[str, dict[str, Any]]:
     }
     given = {start}
     lines = ["K, V, T = tape._saved, tape._versions, tape._dtypes"]
-    lines += [f"A, g{start} = tape._autocasts, gradient"]
+    lines += [f"A, g{start}, exact = tape._autocasts, gradient, not any_autocast()"]
     for i in range(start // MAX_OUTPUTS, -1, -1):
         formula, sources = tape._formulas[i], tape._sources[i]
         outputs, trusted = formula.derivation.differentiable_outputs, _trusted(formula)
@@ -104,7 +104,7 @@ def _straight_line_code(tape: Any, start: int) -> tuple[str, dict[str, Any]]:
             else:
                 incoming.append("None")
         listed = ", ".join(incoming)
-        lines += [f"if A[{i}] is None and not any_autocast():"]
+        lines += [f"if exact and A[{i}] is None:"]
         lines += [f"    d = rules{i}(needs{i}, {listed}, *saved)"]
         lines += [f"else: d = run_rules(formula{i}, needs{i}, ({listed},), saved, A[{i}])"]
         lines += [f"K[{i}] = saved = None"]

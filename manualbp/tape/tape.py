@@ -101,6 +101,8 @@ class Tape:
         self._identity = object()
         #: what gets a gradient in the end: leaves, and edges to a history from before
         self._leaves: list[Tensor | GradientEdge] = []
+        #: whether one of them is an edge
+        self._has_edges = False
         #: leaves that say that they want a gradient, and to which autograd has no way
         self._edgeless: set[Tensor] = set()
         #: the number of a leaf by its id, of an edge, and of what torch's own operations made by
@@ -149,14 +151,20 @@ class Tape:
 
     def record(self, formula: type[Formula], arguments: tuple[Any, ...]) -> Any:
         """Run ``formula`` and note it; ``Formula.apply`` calls this inside the block."""
-        derivation = formula.derivation
-        assert derivation is not None
+        derivation: Any = formula.derivation
+        identity = self._identity
         sources: list[int | None] = [None] * len(arguments)
         needs = [False] * len(arguments)
         for i in derivation.tensor_positions:
             value = arguments[i]
-            if value is not None and isinstance(value, Tensor) and value.requires_grad:
-                sources[i] = self._number(value, formula)
+            # Asking whether a Parameter is a Tensor takes longer than asking it for an attribute.
+            if value is not None and getattr(value, "requires_grad", False):
+                taped = getattr(value, "_taped", None)
+                # Asking autograd for the history of a value takes longer than all else here.
+                if taped and taped[0] is identity and taped[2] == value._version:
+                    sources[i] = taped[1]
+                else:
+                    sources[i] = self._number(value, formula)
                 needs[i] = True
         _set_grad_enabled(False)
         try:
@@ -208,7 +216,7 @@ class Tape:
             # The tensor has a history of its own elsewhere, so it gets no other.
             output = output.detach()
         if output.dtype not in _WITHOUT_GRADIENT:
-            output.requires_grad_()
+            output.requires_grad = True
             taped = (self._identity, number, output._version, shared)
             output._taped = taped  # type: ignore[attr-defined]
             output._backward_hooks = NO_HISTORY
@@ -286,6 +294,7 @@ class Tape:
         if number is None:
             number = self._numbers[edge] = -1 - len(self._leaves)
             self._leaves.append(edge)
+            self._has_edges = True
         return number
 
     def _record_structural(self, place: Any, formula: type[Formula] | None) -> bool:
@@ -444,9 +453,9 @@ class Tape:
             pairs = [(t, g) for t, g in pairs if t not in self._edgeless]
         # Autograd has more to do than to store a gradient where there is a history, or are hooks,
         # which those of torch.distributed cannot be seen to be.
-        plain = not _distributed()
-        for t, _ in pairs:
-            if not isinstance(t, Tensor) or t._backward_hooks or t._post_accumulate_grad_hooks:
+        plain = not (self._has_edges or _distributed())
+        for t, _ in pairs if plain else ():
+            if t._backward_hooks or t._post_accumulate_grad_hooks:
                 plain = False
         if not plain:
             places: list[Any] = [t for t, _ in pairs]
@@ -531,10 +540,18 @@ def _has_edge(leaf: Tensor) -> bool:
 
 def _accumulate(leaf: Tensor, grad: Tensor, own: bool) -> None:
     """As autograd's engine: a gradient that nothing else holds becomes ``.grad`` without a copy."""
+    before = leaf.grad
+    if before is None and own and grad.stride() == leaf.stride():
+        # The setter compares dtype and shape anyhow, and comparing them here takes twice as long.
+        try:
+            leaf.grad = grad
+            return
+        except RuntimeError:
+            pass
     if grad.dtype is not leaf.dtype or grad.shape != leaf.shape:
         grad, own = grad.sum_to_size(leaf.shape).to(leaf.dtype), True
-    if leaf.grad is not None:
-        leaf.grad = grad + leaf.grad if leaf.grad.is_sparse else leaf.grad.add_(grad)
+    if before is not None:
+        leaf.grad = grad + before if before.is_sparse else before.add_(grad)
     else:
         if not own or grad.stride() != leaf.stride():
             grad = torch.empty_like(leaf, requires_grad=False).copy_(grad)
