@@ -384,10 +384,12 @@ class CompiledStep:
         )
         program = self._programs.get(name)
         if program is None:
-            program = self._compiled(traced.graph, tensors, rates[:1], x, y)
-            if xs.is_cuda:
-                program = program if steps is None else repeated(program)
-                program = Replay(program, tensors, rates, xs, ys)
+            # Compiling runs the program, which may draw: training must not notice when it was.
+            with torch.random.fork_rng(devices=[xs.device] if xs.is_cuda else []):
+                program = self._compiled(traced.graph, tensors, rates[:1], x, y)
+                if xs.is_cuda:
+                    program = program if steps is None else repeated(program)
+                    program = Replay(program, tensors, rates, xs, ys)
             if len(self._programs) == PROGRAMS:
                 del self._programs[next(iter(self._programs))]
             self._programs[name] = program

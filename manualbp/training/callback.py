@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from manualbp.see import trace
+from manualbp.training import stored
 from manualbp.training.monitor import evaluating
 
 Cost = Callable[..., Tensor]
@@ -155,23 +155,11 @@ class TraceCallback(pl.Callback):
     def _save(self, trainer: pl.Trainer, pl_module: pl.LightningModule, told: Any) -> None:
         """As a checkpoint, without the optimizer's state."""
         folder = Path(trainer.log_dir or "") / "snapshots"
-        folder.mkdir(parents=True, exist_ok=True)
-        stored = {
+        content = {
             "epoch": trainer.current_epoch,
             "global_step": trainer.global_step,
             "state_dict": pl_module.state_dict(),
-            "hyper_parameters": _plain(dict(pl_module.hparams)),
+            "hyper_parameters": stored.plain(dict(pl_module.hparams)),
             "trace": told,
         }
-        torch.save(stored, folder / f"epoch_{trainer.current_epoch + 1:04}.ckpt")
-
-
-def _plain(value: Any) -> Any:
-    """What can be read back without unpickling: numbers and names; for anything else its text."""
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, dict):
-        return {str(key): _plain(each) for key, each in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(each) for each in value]
-    return str(value)
+        stored.write(content, folder / f"epoch_{trainer.current_epoch + 1:04}.ckpt")

@@ -11,7 +11,7 @@ from torch import Tensor
 from torchmetrics.classification import MulticlassAccuracy
 
 from manualbp.training import engine as engines
-from manualbp.training import monitor, network
+from manualbp.training import memory, monitor, network
 from manualbp.training.engine import Engine
 from manualbp.training.errors import UserError
 from manualbp.training.network import Activation, Cost, Init
@@ -70,6 +70,7 @@ class LitClassifier(pl.LightningModule):
         for name, share in shares.items():
             if not 0 <= share < 1:
                 raise UserError(f"model.{name} must lie in [0, 1), got {share}")
+        memory.check_layers(layers)
         if engine == "step" and optimizer == "rmsprop":
             raise UserError(
                 "--model.engine step knows the updates of sgd, nesterov, adam and adamw, and not "
@@ -82,7 +83,7 @@ class LitClassifier(pl.LightningModule):
         self.criterion = network.COSTS[cost]()
         self.accuracy = MulticlassAccuracy(layers[-1] if layers else 10, average="micro")
         self.automatic_optimization = engine == "autograd"
-        self.costs: list[Tensor] = []  # one for each step of the epoch, on the step's device
+        self.costs: list[Tensor] = []  # of each step of the epoch, on the step's device
         self.total_steps: float | None = None
 
     @classmethod
@@ -112,6 +113,7 @@ class LitClassifier(pl.LightningModule):
             assert isinstance(optimizer, torch.optim.Optimizer)
             self.tape = engines.TapeStep(self.net, self.cost, optimizer)
             self.step = engines.step_of(self.hparams["engine"], self.net, self.cost, optimizer)
+        self.costs = [costs.to(self.device) for costs in self.costs]  # those of a checkpoint
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor | None:
         if not self.automatic_optimization:
@@ -121,7 +123,7 @@ class LitClassifier(pl.LightningModule):
         cost = self.cost(self.net(images), labels)
         if not cost.isfinite():
             raise self._diverged(batch, batch_idx)
-        self.costs.append(cost.detach().reshape(1))
+        self._note(cost.detach().reshape(1))
         return cost
 
     @staticmethod
@@ -139,11 +141,16 @@ class LitClassifier(pl.LightningModule):
         costs = engines.train_batches(self.step, self.tape, images, labels, schedulers)
         if isinstance(costs, engines.FailedStep):
             raise self._diverged(costs.batch, batch_idx + costs.place)
-        self.costs.append(costs)
+        self._note(costs)
         engines.count_steps(self.trainer, len(costs))
 
     def on_train_epoch_start(self) -> None:
         self.costs = []
+
+    def _note(self, costs: Tensor) -> None:
+        self.costs.append(costs)
+        if len(self.costs) >= 1024:  # a tensor takes a hundred times the memory of its number
+            self.costs = [torch.cat(self.costs)]
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         if batch_idx == 0:
@@ -193,8 +200,14 @@ class LitClassifier(pl.LightningModule):
         progress = step / self.total_steps if step and self.total_steps else 0.0
         return rate(progress, self.hparams["schedule"], self.hparams["warmup"])
 
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        progress = self.trainer.fit_loop.epoch_progress.current
+        if self.costs and progress.processed < progress.started:  # in the middle of an epoch
+            checkpoint["costs"] = torch.cat(self.costs).cpu()
+
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         engines.sync_progress(checkpoint)
+        self.costs = [checkpoint["costs"]] if "costs" in checkpoint else []
 
     def _evaluate(self, part: str, batch: Batch) -> None:
         images, labels = batch

@@ -8,26 +8,31 @@ import shlex
 import signal
 import sys
 import warnings
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from jsonargparse import ActionYesNo
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.loggers import CSVLogger
+from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
-from manualbp.training.checkpoint import Checkpoint, check_checkpoint
+from manualbp.training import resume
+from manualbp.training.checkpoint import Checkpoints, seconds
+from manualbp.training.checkpoint_io import WholeFiles
 from manualbp.training.classifier import LitClassifier
 from manualbp.training.console import Console
 from manualbp.training.data import MNISTDataModule
 from manualbp.training.engine import check_engine
 from manualbp.training.errors import UserError
-from manualbp.training.interrupt import SaveOnInterrupt
+from manualbp.training.interrupt import SIGNALS, Interrupt
+from manualbp.training.metrics import Metrics
+from manualbp.training.runs import read_checkpoint
 
 USAGE = "python train.py [--config FILE] [--model.lr 0.5] [--trainer.max_epochs 10] ..."
 DESCRIPTION = "Train a network on MNIST with hand-written gradients."
-INTERRUPTED = 130  # what a shell reports for a program ended by Ctrl-C
 
 
 class CLI(LightningCLI):
@@ -57,7 +62,20 @@ class CLI(LightningCLI):
             "--ckpt_path",
             type=str | None,
             default=None,
-            help="Resume from this checkpoint: runs/<name>/version_<n>/checkpoints/last.ckpt.",
+            help="Resume from this checkpoint: runs/<name>/version_<n>/checkpoints/last.ckpt; "
+            "last: the latest of runs/<name>.",
+        )
+        parser.add_argument(
+            "--resume",
+            action=ActionYesNo,
+            default=False,
+            help="Go on with the latest of runs/<name>; start where there is none.",
+        )
+        parser.add_argument(
+            "--save_every", type=str, default="10m", help="Time between checkpoints: 10m, 90s, 0."
+        )
+        parser.add_argument(
+            "--save_every_n_steps", type=int, default=0, help="Steps between checkpoints."
         )
         parser.add_argument(
             "--test", type=bool, default=True, help="Read the test set, once, after training."
@@ -73,33 +91,54 @@ class CLI(LightningCLI):
         title = f"{shorten(files[-1]) if files else 'no configuration file'} · seed"
         live = config.trainer.enable_progress_bar is not False
         self.console = Console(f"{title} {config.seed_everything}", config.reference, live)
-        self.interrupt = SaveOnInterrupt()
-        self.trainer_defaults["callbacks"] = [self.console, self.interrupt]
+        self.interrupt, warn = Interrupt(), self.console.warn
+        self.interrupt.listen()
+        self.resume = resume.Resume(config.as_dict(), self.console.say)
+        self.trainer_defaults["callbacks"] = [self.console, self.interrupt, self.resume]
+        self.checkpoints = Checkpoints(
+            self.interrupt, warn, config.save_every_n_steps, seconds(config.save_every)
+        )
         kwargs["enable_progress_bar"] = False  # the console draws its own
         if config.trainer.enable_checkpointing is not False:
-            best, last = Checkpoint("best", monitor="val_accuracy"), Checkpoint("last")
-            self.trainer_defaults["callbacks"] += [best, last]
+            self.trainer_defaults["callbacks"].append(self.checkpoints)
         if config.trainer.logger in (None, True):
-            folder = config.trainer.default_root_dir or "runs"
-            kwargs["logger"] = CSVLogger(folder, self.name, flush_logs_every_n_steps=1)
-        return super().instantiate_trainer(**kwargs)
+            self.folder = config.trainer.default_root_dir or "runs"
+            kwargs["logger"] = Metrics(self.folder, self.name, warn)
+        trainer = super().instantiate_trainer(**kwargs)
+        with suppress(MisconfigurationException):  # of strategies that write files of their own
+            trainer.strategy.checkpoint_io = WholeFiles()
+        return trainer
+
+    def find_checkpoint(self) -> str | None:
+        """Where the run goes on from, if it does."""
+        path: str | None = self.config.ckpt_path
+        if path != "last" and (path or not self.config.resume):
+            return path
+        folder = Path(self.folder) / self.name
+        found = resume.latest(folder, self.console.warn)
+        if found is None and path == "last":
+            raise UserError(f"--ckpt_path last: there is no checkpoint in {folder}/ yet")
+        return str(found) if found else None
 
     def run(self) -> int:
         """Train, select by validation, test once, and return the exit status."""
         trainer, model, data, say = self.trainer, self.model, self.datamodule, self.console.say
-        ckpt_path = self.config.ckpt_path
         check_engine(trainer, model.hparams["engine"])
-        if ckpt_path:
-            check_checkpoint(ckpt_path, model, trainer.max_epochs)
+        ckpt_path = self.find_checkpoint()
+        if ckpt_path is not None:
+            found = self.resume.check(ckpt_path, model, trainer)
+            if self.config.resume and resume.is_complete(found, trainer):
+                say(f"complete      {shorten(ckpt_path)}: nothing is left to be trained")
+                return 0
         if self.config.threads:
             torch.set_num_threads(self.config.threads)
-        trainer.fit(model, datamodule=data, ckpt_path=ckpt_path)
-        checkpoint = trainer.checkpoint_callback
-        best = getattr(checkpoint, "best_model_path", "")
-        if best:
-            accuracy = float(checkpoint.best_model_score)  # type: ignore[union-attr]
-            epoch = torch.load(best, weights_only=True, mmap=True)["epoch"] + 1
-            say(f"best epoch {epoch}, {accuracy:.2%} on validation → {shorten(best)}")
+        try:
+            trainer.fit(model, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+        except Exception as error:
+            if ckpt_path is None or self.resume.restored or isinstance(error, UserError):
+                raise
+            raise resume.not_restored(ckpt_path, error) from error
+        best = self.best_checkpoint()
         if self.config.test:
             results = trainer.test(
                 model, datamodule=data, ckpt_path=best or None, verbose=False, weights_only=True
@@ -114,7 +153,19 @@ class CLI(LightningCLI):
         say(f"next          {first}")
         for other in others:
             say(f"              {other}")
-        return 0
+        return 0 if self.checkpoints.complete else 1
+
+    def best_checkpoint(self) -> str:
+        """The path of the best by validation, of which a line is printed; "" if there is none."""
+        best = self.checkpoints.best_model_path
+        if not best or self.trainer.fast_dev_run:  # type: ignore[attr-defined]
+            return ""
+        if not Path(best).is_file():
+            self.console.warn(f"{best} is missing: what follows is of the last weights")
+            return ""
+        epoch, accuracy = read_checkpoint(best)["epoch"] + 1, self.checkpoints.best_model_score
+        self.console.say(f"best epoch {epoch}, {accuracy:.2%} on validation → {shorten(best)}")
+        return best
 
     def next_commands(self, trainer: pl.Trainer) -> list[str]:
         """What can be seen of this run, where there is a checkpoint to show."""
@@ -136,7 +187,15 @@ class CLI(LightningCLI):
         parts = ["python", "train.py"]
         if self.trainer.log_dir and (Path(self.trainer.log_dir) / "config.yaml").is_file():
             parts += ["--config", shorten(Path(self.trainer.log_dir) / "config.yaml")]
-        return shlex.join([*parts, "--ckpt_path", shorten(self.interrupt.saved or "")])
+        return shlex.join([*parts, "--ckpt_path", shorten(self.checkpoints.saved or "")])
+
+    def stopped(self) -> int:
+        """Say how to go on after Ctrl-C or a signal, and return the exit status."""
+        print("\ninterrupted", file=sys.stderr)
+        if self.checkpoints.saved:
+            self.console.say(f"saved         {shorten(self.checkpoints.saved)}")
+            self.console.say(f"resume        {self.resume_command()}")
+        return self.interrupt.status
 
 
 def main(args: list[str] | None = None, default_config: Path | None = None) -> int:
@@ -152,7 +211,9 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> i
     if default_config and not files:
         files = ["--config", str(default_config)]
     quieten()
-    handler, threads = signal.getsignal(signal.SIGINT), torch.get_num_threads()
+    handlers = {number: signal.getsignal(number) for number in SIGNALS}
+    threads = torch.get_num_threads()
+    sys.stdout = sys.stdout or open(os.devnull, "w")  # closed: python train.py >&-
     cli = None
     try:
         cli = CLI(
@@ -174,18 +235,21 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> i
         return cli.run()
     except UserError as error:
         return fail(str(error))
-    except (KeyboardInterrupt, SystemExit) as error:
-        stopped = cli is not None and cli.trainer.interrupted
-        if isinstance(error, SystemExit) and not stopped:
+    except OSError as error:
+        if error.strerror is None:
             raise
+        return fail(f"{error.filename or 'input or output'}: {error.strerror}")
+    except (KeyboardInterrupt, SystemExit) as error:
+        if isinstance(error, SystemExit) and not (cli is not None and cli.trainer.interrupted):
+            raise
+        if cli is not None:
+            return cli.stopped()
         print("\ninterrupted", file=sys.stderr)
-        if cli is not None and cli.interrupt.saved:
-            cli.console.say(f"saved         {shorten(cli.interrupt.saved)}")
-            cli.console.say(f"resume        {cli.resume_command()}")
-        return INTERRUPTED
+        return 128 + signal.SIGINT
     finally:
         torch.set_num_threads(threads)
-        signal.signal(signal.SIGINT, handler)  # Lightning leaves it ignored after a Ctrl-C
+        for number, handler in handlers.items():  # Lightning leaves Ctrl-C ignored after one
+            signal.signal(number, handler)
 
 
 def split_configs(args: list[str]) -> tuple[list[str], list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 import sys
 import time
 import unicodedata
@@ -52,6 +53,7 @@ class Console(pl.Callback):
         self.first_epoch = 0
         self.header_shown = False
         self.silent = False
+        self.warned: set[str] = set()  # in this epoch
 
     # The output, in the order in which it is printed.
 
@@ -112,11 +114,10 @@ class Console(pl.Callback):
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         self.epoch_started = time.perf_counter()
+        self.warned.clear()
         if self.bar:
             for task in self.bar.task_ids:
                 self.bar.remove_task(task)
-            total = int(trainer.num_training_batches)
-            self.bar.add_task(f"epoch {trainer.current_epoch + 1}", total=total)
 
     def on_train_batch_end(
         self,
@@ -133,6 +134,9 @@ class Console(pl.Callback):
         # Not at every step, because drawing the bar takes longer than a step.
         done = trainer.fit_loop.epoch_loop.batch_idx + 1
         if self.bar and (done % 64 == 0 or done == trainer.num_training_batches):
+            if not self.bar.task_ids:  # also where a run goes on in the middle of an epoch
+                total = int(trainer.num_training_batches)
+                self.bar.add_task(f"epoch {trainer.current_epoch + 1}", total=total)
             self.bar.update(self.bar.task_ids[0], completed=done)
 
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -182,10 +186,28 @@ class Console(pl.Callback):
         if self.silent:
             return
         text = self.plain(text).rstrip()
-        if self.bar:
-            self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
-        else:
-            print(text, flush=True)
+        try:
+            if self.bar:
+                self.bar.console.print(text, markup=False, highlight=False, soft_wrap=True)
+            else:
+                print(text, flush=True)
+        except (OSError, ValueError) as error:  # a pipe that nobody reads, a full disk, closed
+            self.silent = True
+            discard_output()
+            reason = getattr(error, "strerror", None) or error
+            self.warn(f"standard output: {reason}; the run goes on without it")
+
+    def warn(self, text: str) -> None:
+        """A line on standard error, once an epoch."""
+        first, *_ = text.split(":")
+        if first not in self.warned:
+            self.warned.add(first)
+            encoding = getattr(sys.stderr, "encoding", None) or "ascii"
+            try:
+                line = f"warning: {text}".encode(encoding, "replace").decode(encoding)
+                print(line, file=sys.stderr, flush=True)
+            except (OSError, ValueError):
+                pass  # there is nobody to be told
 
     def plain(self, text: str) -> str:
         """The text in characters that standard output can encode."""
@@ -198,6 +220,15 @@ class Console(pl.Callback):
         if self.bar:
             self.bar.stop()
             self.bar = None
+
+
+def discard_output() -> None:
+    """Let what is still written to standard output vanish, also when Python ends."""
+    try:
+        descriptor = sys.stdout.fileno()
+    except (OSError, ValueError):
+        return
+    os.dup2(os.open(os.devnull, os.O_WRONLY), descriptor)
 
 
 def number(value: float | None, form: str) -> str:

@@ -222,6 +222,9 @@ def next_call_size(trainer: pl.Trainer, batch_size: int) -> Callable[[], int] | 
         ends = [most - at % most, trainer.num_training_batches - at]
         if trainer.max_steps >= 0:
             ends.append(trainer.max_steps - trainer.global_step)
+        left = getattr(trainer.checkpoint_callback, "steps_left", None)
+        if left and (steps := left(trainer.global_step)):
+            ends.append(steps)
         every = getattr(trainer, "val_check_batch", None)
         if every and every != float("inf"):
             done = at

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from manualbp.training import mnist, network
+from manualbp.training import memory, mnist, network, stored
 from manualbp.training.errors import UserError
 
 if TYPE_CHECKING:
@@ -234,12 +234,12 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
         UserError: it is none, or it holds more than tensors, numbers and names.
     """
     try:
-        stored = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-        _ = stored["state_dict"], stored["epoch"], stored["global_step"]
+        found = stored.read(file)
+        _ = found["state_dict"], found["epoch"], found["global_step"]
     except Exception as error:
         reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{file}: not a checkpoint of ours, or damaged ({reason})") from None
-    return dict(stored)
+    return dict(found)
 
 
 def score(stored: dict[str, Any]) -> float | None:
@@ -254,6 +254,7 @@ def _check_weights(run: Run) -> None:
     """Raise `UserError` unless the network that is described has weights of these shapes."""
     there = {name: tuple(w.shape) for name, w in run.weights.items()}
     try:
+        memory.check_layers(run.hparams["layers"], copies=1)
         with torch.device("meta"):
             net = network.build(**{name: run.hparams[name] for name in SETTINGS[:-1]})
         here = {name: tuple(w.shape) for name, w in net.state_dict().items()}
