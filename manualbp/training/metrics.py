@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from lightning_fabric.loggers.logger import rank_zero_experiment
+from lightning_fabric.utilities.rank_zero import rank_zero_only
 from pytorch_lightning.loggers import CSVLogger
 from pytorch_lightning.loggers.csv_logs import ExperimentWriter
-from pytorch_lightning.loggers.logger import rank_zero_experiment
-from pytorch_lightning.utilities.rank_zero import rank_zero_only
 
 from manualbp.training import stored
 from manualbp.training.errors import UserError
@@ -34,9 +34,7 @@ class Metrics(CSVLogger):
     def __init__(self, folder: str, name: str, warn: Callable[[str], None]) -> None:
         inside = os.path.normpath(name)
         if not name.strip() or os.path.isabs(inside) or inside.split(os.sep)[0] in ("..", "."):
-            raise UserError(
-                f"--name {name or repr(name)}: expected a name of a folder in {folder}/"
-            )
+            raise UserError(f"--name {name!r}: expected the name of a folder in {folder}/")
         super().__init__(folder, inside, flush_logs_every_n_steps=1)
         self.warn = warn
 
@@ -50,11 +48,11 @@ class Metrics(CSVLogger):
 
     def begin_with(self, file: Path, step: int) -> None:
         """Take over the rows of another run up to that number of updates."""
-        self.experiment.begin_with(file, step)  # type: ignore[attr-defined]
+        self.experiment.begin_with(file, step)
 
     def _get_next_version(self) -> int:
         version = super()._get_next_version()
-        if rank_zero_only.rank != 0:
+        if getattr(rank_zero_only, "rank", 0) != 0:
             return version
         folder = Path(self.root_dir)
         while True:
@@ -97,9 +95,8 @@ class Writer(ExperimentWriter):
                     csv.DictWriter(file, keys).writerows(self.metrics)
                 self.rows += len(self.metrics)
         except (OSError, stored.SaveError) as error:
-            said = (
-                error if isinstance(error, stored.SaveError) else f"{self.file}: {error.strerror}"
-            )
+            said = getattr(error, "strerror", None)
+            said = f"{self.file}: {said}" if said else str(error)
             self.warn(f"{said}; the metrics wait for the next epoch, and training goes on")
             del self.metrics[:-ROWS]
             return
