@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -408,3 +411,76 @@ def test_rows_that_cannot_be_written_wait(tmp_path, monkeypatch):
     writer.save()
     assert len(warned) == 1 and "the metrics wait for the next epoch" in warned[0]
     assert [row["loss"] for row in metrics.read(tmp_path / "metrics.csv")] == ["1.0", "2.0"]
+
+
+# ------------------------------------------------------------------------------- the whole program
+
+ROOT = Path(__file__).resolve().parents[1]
+ENVIRONMENT = {"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "NO_COLOR": "1"}
+ENVIRONMENT |= {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+
+
+def shell(command: str, folder: Path, **environment: str) -> subprocess.CompletedProcess:
+    program = shlex.join([sys.executable, str(ROOT / "train.py"), *SMALL])
+    return subprocess.run(
+        ["bash", "-c", command.replace("TRAIN", f"{program} --model.engine tape")],
+        cwd=folder,
+        env=ENVIRONMENT | environment,
+        capture_output=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "err"),
+    [
+        ("set -o pipefail; TRAIN | head -1", "standard output: Broken pipe; the run goes on"),
+        ("TRAIN > /dev/full", "standard output: No space left on device; the run goes on"),
+        ("TRAIN >&-", ""),
+        ("TRAIN 2>&-", ""),
+    ],
+)
+def test_without_an_output_the_run_goes_on(tmp_path, command, err):
+    found = shell(command, tmp_path)
+    said = found.stderr.decode()
+    assert found.returncode == 0, said
+    assert err in said and len(said.splitlines()) == bool(err)
+    last = stored.read(tmp_path / "runs/3b1b/version_0/checkpoints/last.ckpt")
+    assert last["global_step"] == 24
+
+
+def test_in_a_locale_of_ascii(tmp_path):
+    locale = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    config = ROOT / "configs" / "mlp.yaml"  # with × in it
+    found = shell(f"TRAIN --config {config} --model.layers [784,8,10]", tmp_path, **locale)
+    assert (found.returncode, found.stderr.decode()) == (0, "")
+    assert found.stdout.isascii()
+
+
+def test_a_second_signal_ends_the_process_at_once_with_no_half_file(tmp_path):
+    program = (
+        "import os, signal, sys, time\n"
+        "from pathlib import Path\n"
+        "from manualbp.training import stored\n"
+        "from manualbp.training.cli import main\n"
+        "def slow(file, data):\n"
+        "    file.write_bytes(data[:99])\n"
+        "    for _ in range(2): os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(60)\n"
+        "stored._write_bytes = slow\n"
+        f"sys.exit(main(sys.argv[1:], Path({str(test_training.DEFAULT)!r})))"
+    )
+    command = [sys.executable, "-c", program, *SMALL]
+    found = subprocess.run(command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=50)
+    assert (found.returncode, found.stderr) == (130, b"")
+    assert not [*tmp_path.rglob("*.ckpt"), *tmp_path.rglob(".*.tmp")]
+
+
+def test_ten_kills(tmp_path):
+    """As benchmarks/faults.py does fifty times."""
+    command = [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--kills", "10"]
+    found = subprocess.run(
+        command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=500, text=True
+    )
+    assert found.returncode == 0, found.stdout + found.stderr
+    assert re.search(r"\| all +\| 10 +\| \d+ +\| \d+ +\| 10 +\|", found.stdout)

@@ -11,7 +11,7 @@ import torch
 
 from manualbp.training import generators, stored
 from manualbp.training.errors import UserError
-from manualbp.training.runs import read_checkpoint
+from manualbp.training.runs import first_line, read_checkpoint
 
 #: what has no effect on the numbers, or is of the machine
 UNNOTICED = (
@@ -150,9 +150,11 @@ def check_checkpoint(
         checkpoint = read_checkpoint(path)
     except UserError as error:
         raise UserError(f"--ckpt_path {error}") from None
-    weights = checkpoint["state_dict"]
     here = {name: tuple(t.shape) for name, t in model.state_dict().items()}
-    there = {name: tuple(t.shape) for name, t in weights.items()}
+    try:
+        there = {name: tuple(t.shape) for name, t in checkpoint["state_dict"].items()}
+    except (AttributeError, TypeError) as error:
+        raise not_restored(path, error) from None
     if here != there:
         name = next(n for n in (*there, *here) if here.get(n) != there.get(n))
         raise UserError(
@@ -165,7 +167,10 @@ def check_checkpoint(
             f"--ckpt_path {path}: weights alone, without the state of their training: it can be "
             "looked at, but not resumed"
         )
-    done = epochs_done(checkpoint)
+    try:
+        done = epochs_done(checkpoint)
+    except (KeyError, TypeError, ValueError) as error:
+        raise not_restored(path, error) from None
     if max_epochs is not None and 0 <= max_epochs < done:
         raise UserError(
             f"--ckpt_path {path}: has been trained for {done} epochs already; "
@@ -176,8 +181,8 @@ def check_checkpoint(
 
 def not_restored(path: str, error: Exception) -> UserError:
     """What is said of a checkpoint whose state another version or another hand has written."""
-    reason = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    return UserError(f"--ckpt_path {path}: cannot be resumed ({type(error).__name__}: {reason})")
+    reason = f"{type(error).__name__}: {first_line(error)}"
+    return UserError(f"--ckpt_path {path}: cannot be resumed ({reason})")
 
 
 def check_settings(path: str, checkpoint: dict[str, Any], now: dict[str, Any]) -> list[Change]:

@@ -94,10 +94,12 @@ class Run:
         try:
             with file.open(encoding="utf-8", newline="") as lines:
                 rows = [row for row in csv.DictReader(lines) if row.get("val_cost")]
+            names = [name for name in (rows[0] if rows else {}) if all(row[name] for row in rows)]
+            return {name: [float(row[name]) for row in rows] for name in names}
         except OSError as error:
             raise UserError(f"{file}: {error.strerror}; the run logged no metrics") from None
-        names = [name for name in (rows[0] if rows else {}) if all(row[name] for row in rows)]
-        return {name: [float(row[name]) for row in rows] for name in names}
+        except (ValueError, TypeError, csv.Error) as error:
+            raise UserError(f"{file}: no table of numbers ({first_line(error)})") from None
 
     @property
     def title(self) -> str:
@@ -125,27 +127,35 @@ class Run:
         """
         if split not in ("train", "val", "test"):
             raise UserError(f"split is train, val or test, got {split!r}")
-        settings = self._data()
-        root = (
-            Path(settings["root"]).expanduser() if settings.get("root") else mnist.REPOSITORY_DATA
-        )
+        root, size, seed = self.data_settings()
         mnist.check_files(root)
         if split == "test":
             images, labels = mnist.load(root, train=False)
         else:
-            size, seed = settings.get("val_size", 5000), settings.get("split_seed", 0)
             images, labels = mnist.split(*mnist.load(root, train=True), size, seed)[split]
         return images[:n], labels[:n]
 
-    def _data(self) -> dict[str, Any]:
-        """The settings of the data module, from the configuration that was saved with the run."""
+    def data_settings(self) -> tuple[Path, int, int]:
+        """Root, size and seed of the validation set, from the configuration saved with the run.
+
+        Raises:
+            UserError: that is no configuration.
+        """
         import yaml  # type: ignore[import-untyped]
 
+        file = self.path / "config.yaml"
         try:
-            config = yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8"))
-            return dict(config.get("data") or {})
-        except (OSError, yaml.YAMLError, AttributeError):
-            return {}
+            config = yaml.safe_load(file.read_text(encoding="utf-8"))
+            settings = dict(config.get("data") or {})
+            root = Path(settings.get("root") or mnist.REPOSITORY_DATA).expanduser()
+            size, seed = settings.get("val_size", 5000), settings.get("split_seed", 0)
+            if not isinstance(size, int) or not isinstance(seed, int) or not 0 < size < 60_000:
+                raise ValueError(f"val_size {size}, split_seed {seed}")
+        except FileNotFoundError:
+            return mnist.REPOSITORY_DATA, 5000, 0
+        except Exception as error:  # what yaml raises of strange text is of many kinds
+            raise UserError(f"{file}: no configuration of ours ({first_line(error)})") from None
+        return root, size, seed
 
 
 def load_run(where: str | Path | None = None) -> Run:
@@ -209,7 +219,18 @@ def open_checkpoint(file: Path) -> Run:
         UserError: it is none, or damaged, or of another kind, or its weights are not those of the
             network that it describes. Nothing but tensors, numbers and names is read from it.
     """
-    stored = read_checkpoint(file)
+    try:
+        return _opened(file, read_checkpoint(file))
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{file}: not a checkpoint of ours, or damaged "
+            f"({type(error).__name__}: {first_line(error)})"
+        ) from None
+
+
+def _opened(file: Path, stored: dict[str, Any]) -> Run:
     hparams = stored.get("hyper_parameters")
     if not isinstance(hparams, dict) or any(name not in hparams for name in SETTINGS):
         raise UserError(f"{file}: a checkpoint, but not of train.py: it describes no network")
@@ -237,9 +258,16 @@ def read_checkpoint(file: str | Path) -> dict[str, Any]:
         found = stored.read(file)
         _ = found["state_dict"], found["epoch"], found["global_step"]
     except Exception as error:
-        reason = str(error).strip().splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{file}: not a checkpoint of ours, or damaged ({reason})") from None
+        raise UserError(
+            f"{file}: not a checkpoint of ours, or damaged ({first_line(error)})"
+        ) from None
     return dict(found)
+
+
+def first_line(error: Exception) -> str:
+    """What an error says, in a line that can be printed; its name if it says nothing."""
+    line = next(iter(str(error).strip().splitlines()), "") or type(error).__name__
+    return "".join(letter if letter.isprintable() else "?" for letter in line)[:200]
 
 
 def score(stored: dict[str, Any]) -> float | None:
@@ -262,7 +290,7 @@ def _check_weights(run: Run) -> None:
     except Exception as error:
         raise UserError(
             f"{run.checkpoint}: its settings describe no network of ours "
-            f"({type(error).__name__}: {str(error).splitlines()[0] if str(error) else ''})"
+            f"({type(error).__name__}: {first_line(error)})"
         ) from None
     if here != there:
         name = next(n for n in (*there, *here) if here.get(n) != there.get(n))
