@@ -94,7 +94,8 @@ class Run:
         try:
             with file.open(encoding="utf-8", newline="") as lines:
                 rows = [row for row in csv.DictReader(lines) if row.get("val_cost")]
-            names = [name for name in (rows[0] if rows else {}) if all(row[name] for row in rows)]
+            heads = [name for name in (rows[0] if rows else {}) if name is not None]
+            names = [name for name in heads if all(row.get(name) for row in rows)]
             return {name: [float(row[name]) for row in rows] for name in names}
         except OSError as error:
             raise UserError(f"{file}: {error.strerror}; the run logged no metrics") from None
