@@ -164,10 +164,10 @@ def differences(one: Any, other: Any, path: str = "") -> list[str]:
     return [] if one == other else [path]
 
 
-def drawn(count: int, seed: int) -> list[Kill]:
+def drawn(count: int, seed: int, names: list[str]) -> list[Kill]:
     """Kills of every engine, configuration and signal in turn, at random moments."""
     draw = random.Random(seed)
-    runs = list(product(ENGINES, CONFIGS))
+    runs = [(e, c) for e, c in product(ENGINES, CONFIGS) if not names or c.stem in names]
     draw.shuffle(runs)
     kills = []
     for i in range(count):
@@ -179,11 +179,11 @@ def drawn(count: int, seed: int) -> list[Kill]:
     return kills
 
 
-def run_kills(count: int, seed: int, folder: Path) -> list[Outcome]:
+def run_kills(count: int, seed: int, folder: Path, names: list[str]) -> list[Outcome]:
     """Kill each run, start it again with the same command, and compare it with one left alone."""
     expected: dict[tuple[str, str], tuple[dict[str, Any], float]] = {}
     outcomes = []
-    for i, kill in enumerate(drawn(count, seed)):
+    for i, kill in enumerate(drawn(count, seed, names)):
         args = ["--config", str(kill.config), "--model.engine", kill.engine, *LIMITS, "--resume"]
         key = (kill.engine, kill.config.stem)
         if key not in expected:
@@ -304,6 +304,7 @@ def run() -> int:
     )
     parser.add_argument("--kills", type=int, default=None)
     parser.add_argument("--steps", type=int, default=None)
+    parser.add_argument("--configs", nargs="+", default=[], help="of these configurations alone")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
         "--write", action="store_true", help="into docs/reliability.md all the same"
@@ -316,7 +317,7 @@ def run() -> int:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         if everything or options.kills:
-            outcomes = run_kills(options.kills or 50, options.seed, folder)
+            outcomes = run_kills(options.kills or 50, options.seed, folder, options.configs)
             text = f"{machine()}; `python benchmarks/faults.py`.\n\n{kills_table(outcomes)}"
             print(text)
             status = int(any(outcome.differs for outcome in outcomes))

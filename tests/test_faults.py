@@ -479,6 +479,7 @@ def test_a_second_signal_ends_the_process_at_once_with_no_half_file(tmp_path):
 def test_ten_kills(tmp_path):
     """As benchmarks/faults.py does fifty times."""
     command = [sys.executable, str(ROOT / "benchmarks" / "faults.py"), "--kills", "10"]
+    command += ["--configs", "nielsen", "mlp"]
     found = subprocess.run(
         command, cwd=tmp_path, env=ENVIRONMENT, capture_output=True, timeout=500, text=True
     )
