@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -162,4 +163,7 @@ class TraceCallback(pl.Callback):
             "hyper_parameters": stored.plain(dict(pl_module.hparams)),
             "trace": told,
         }
-        stored.write(content, folder / f"epoch_{trainer.current_epoch + 1:04}.ckpt")
+        try:
+            stored.write(content, folder / f"epoch_{trainer.current_epoch + 1:04}.ckpt")
+        except stored.SaveError as error:
+            warnings.warn(f"TraceCallback: {error}; training goes on", stacklevel=2)

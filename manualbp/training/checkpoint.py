@@ -58,7 +58,8 @@ class Checkpoints(pl.callbacks.Checkpoint):
         self.saved: Path | None = None
         self.complete = True
         self.waits = False
-        self.time, self.step = time.monotonic(), 0  # of the last one
+        self.time, self.step = time.monotonic(), 0  # of the last attempt
+        self.kept = 0  # the step of the one that is there
 
     @property
     def state_key(self) -> str:
@@ -93,7 +94,7 @@ class Checkpoints(pl.callbacks.Checkpoint):
             state.get("best_model_score"),
             state.get("best_step"),
         )
-        self.step = checkpoint["global_step"]
+        self.step = self.kept = checkpoint["global_step"]
         missing = None
         if trainer.is_global_zero:
             missing = self._carry_over(trainer, checkpoint["global_step"])
@@ -169,11 +170,11 @@ class Checkpoints(pl.callbacks.Checkpoint):
             except stored.SaveError as failed:
                 error = failed
         if error is not None:
-            kept = f"that of step {self.step} is kept" if self.saved else "none was saved before"
+            kept = f"that of step {self.kept} is kept" if self.saved else "none was saved before"
             self.warn(f"{error}; {kept}, and training goes on")
         if trainer.strategy.broadcast(error is not None):
             return False
-        self.saved = last
+        self.saved, self.kept = last, trainer.global_step
         return True
 
     def _carry_over(self, trainer: pl.Trainer, step: int) -> str | None:

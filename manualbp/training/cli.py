@@ -239,7 +239,7 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> i
     except OSError as error:
         if error.strerror is None:
             raise
-        return fail(f"{error.filename or 'input or output'}: {error.strerror}")
+        return fail(f"{error.filename or getattr(cli, 'folder', 'runs')}: {error.strerror}")
     except (KeyboardInterrupt, SystemExit) as error:
         if isinstance(error, SystemExit) and not (cli is not None and cli.trainer.interrupted):
             raise
@@ -250,7 +250,7 @@ def main(args: list[str] | None = None, default_config: Path | None = None) -> i
     finally:
         torch.set_num_threads(threads)
         for number, handler in handlers.items():  # Lightning leaves Ctrl-C ignored after one
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)
 
 
 def split_configs(args: list[str]) -> tuple[list[str], list[str]]:

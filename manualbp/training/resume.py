@@ -190,21 +190,23 @@ def check_settings(path: str, checkpoint: dict[str, Any], now: dict[str, Any]) -
     before = checkpoint.get("settings") or {"model": checkpoint.get("hyper_parameters", {})}
     changes = differences(before, now)
     for change in changes:
-        reason = FIXED.get(change.name)
-        if change.name in OF_THE_EPOCH and not between_epochs(checkpoint):
-            reason = "the checkpoint is from the middle of an epoch, whose batches it decides"
-        if change.name == "model.optimizer" and not any(
-            {change.before, change.now} <= family for family in FAMILIES
-        ):
-            reason = f"{change.now} cannot go on with what {change.before} has kept"
-        if change.name == "model.momentum" and "rmsprop" in str(now.get("model", {})):
-            reason = None if change.before else "rmsprop has kept no momentum so far"
-        if reason:
+        if reason := _reason_against(change, checkpoint, flat(now).get("model.optimizer")):
             raise UserError(
                 f"--{change.name} {change.now}: it is {change.before} in {path}, and {reason}\n"
                 f"  mend: --{change.name} {change.before}, or a new run without --ckpt_path"
             )
     return changes
+
+
+def _reason_against(change: Change, checkpoint: dict[str, Any], optimizer: Any) -> str | None:
+    name, before, now = change
+    if name in OF_THE_EPOCH and not between_epochs(checkpoint):
+        return "the checkpoint is from the middle of an epoch, whose batches it decides"
+    if name == "model.optimizer" and not any({before, now} <= family for family in FAMILIES):
+        return f"{now} cannot go on with what {before} has kept"
+    if name == "model.momentum" and optimizer == "rmsprop" and not before:
+        return "rmsprop has kept no momentum so far"
+    return FIXED.get(name)
 
 
 def differences(before: dict[str, Any], now: dict[str, Any]) -> list[Change]:

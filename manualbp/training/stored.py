@@ -154,14 +154,19 @@ def _replace(file: Path, fill: Callable[[Path], None], size: int) -> None:
         os.replace(temporary, file)
         _sync(file.parent)
     except OSError as error:
+        _remove(temporary)  # before the free space is asked for
         raise SaveError(f"{file} could not be saved: {_reason(error, file.parent, size)}") from None
     finally:
         # If both are names of one file, replacing does nothing and leaves the temporary one.
-        try:
-            temporary.unlink(missing_ok=True)
-        except OSError:
-            pass
+        _remove(temporary)
         unfinished.discard(temporary)
+
+
+def _remove(temporary: Path) -> None:
+    try:
+        temporary.unlink(missing_ok=True)
+    except OSError:
+        pass  # another process removes it, once this one has ended
 
 
 def _write_bytes(file: Path, data: bytes | bytearray) -> None:
