@@ -75,6 +75,8 @@ def start(args: list[str], folder: Path, prepare: Callable[[], None]) -> int:
     status = 70
     try:
         os.chdir(folder)
+        # Of a command in the background a shell lets it be ignored.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         output = os.open("output.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(output, 1)
         os.dup2(output, 2)

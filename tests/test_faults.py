@@ -163,6 +163,22 @@ def test_a_validation_in_the_middle_of_an_epoch_is_neither_lost_nor_repeated(
     assert_same_run("whole/version_0", "broken/version_1")
 
 
+def test_a_run_killed_before_its_test_is_tested_by_the_same_command(run, with_callback):
+    class KillInTest(pl.Callback):
+        def on_test_start(self, *_):
+            raise Killed
+
+    args = [*SMALL, "--test", "true", "--trainer.limit_test_batches", "1", "--resume"]
+    assert run(*args, "--name", "whole", tiny=False)[::2] == (0, "")
+    args += ["--name", "broken"]
+    with pytest.raises(Killed):
+        with_callback(KillInTest(), *args)
+    status, out, err = run(*args, tiny=False)
+    assert (status, err) == (0, "") and "test accuracy" in out
+    assert_same_run("whole/version_0", "broken/version_1")
+    assert "nothing is left to be trained" in run(*args, tiny=False)[1]
+
+
 def test_generators_come_back(tmp_path):
     import random
 

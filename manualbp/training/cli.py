@@ -29,7 +29,7 @@ from manualbp.training.data import MNISTDataModule
 from manualbp.training.engine import check_engine
 from manualbp.training.errors import UserError
 from manualbp.training.interrupt import SIGNALS, Interrupt
-from manualbp.training.metrics import Metrics
+from manualbp.training.metrics import Metrics, tested
 from manualbp.training.runs import read_checkpoint
 
 USAGE = "python train.py [--config FILE] [--model.lr 0.5] [--trainer.max_epochs 10] ..."
@@ -128,7 +128,8 @@ class CLI(LightningCLI):
         ckpt_path = self.find_checkpoint()
         if ckpt_path is not None:
             found = self.resume.check(ckpt_path, model, trainer)
-            if self.config.resume and resume.is_complete(found, trainer):
+            done = not self.config.test or tested(Path(ckpt_path).parents[1] / "metrics.csv")
+            if self.config.resume and done and resume.is_complete(found, trainer):
                 say(f"complete      {shorten(ckpt_path)}: nothing is left to be trained")
                 return 0
         if self.config.threads:

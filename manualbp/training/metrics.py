@@ -116,6 +116,11 @@ class Writer(ExperimentWriter):
         self.metrics_keys, self.rows = keys, len(rows)
 
 
+def tested(file: Path) -> bool:
+    """Whether the test set has been read, by the rows of a run."""
+    return any(row.get("test_accuracy") for row in read(file))
+
+
 def thinned(rows: list[Row]) -> list[Row]:
     """Every second row of the older half, and the newer half."""
     half = len(rows) // 2
