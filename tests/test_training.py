@@ -534,6 +534,15 @@ def test_the_gradient_check_passes_right_rules_and_fails_a_wrong_one(run, monkey
     assert status == 1 and "FAILED" in out and "nothing was trained" in err
 
 
+def test_the_gradient_check_takes_no_kink_for_a_wrong_rule():
+    net = torch.nn.Sequential(nn.Linear(1, 1), nn.ReLU(), nn.Linear(1, 2)).double()
+    with torch.no_grad():
+        net[0].weight.fill_(1.0)
+        net[0].bias.fill_(3e-6)  # a nudge of 1e-5 takes z below 0
+    x, y = torch.zeros(1, 1), torch.tensor([1])
+    assert check.check_gradients(net, nn.SquaredError(), x, y).ok
+
+
 def test_the_table_reads_the_formula_that_ran():
     net, (x, y) = network_of_two()
     foreign = torch.nn.Sequential(*net, torch.nn.Tanh())
